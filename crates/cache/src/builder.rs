@@ -1,0 +1,217 @@
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use arc_swap::ArcSwap;
+use larder_core::{Clock, DynOrigin, Error, ErrorKind, HeapSize, Origin, Result, Tags, Ttl};
+use larder_memory::{Budget, MemoryTier, Options};
+
+use crate::cache::Cache;
+use crate::engine::{CacheKey, CacheValue, Engine, Rules};
+use crate::flight::Flights;
+use crate::maintenance;
+use crate::origin::{Breaker, LoadBudget, OriginGuard};
+use crate::policy::{Policy, validate};
+use crate::runtime::Runtime;
+use crate::telemetry::{EventKind, Telemetry};
+
+/// How much the memory tier may hold.
+#[must_use]
+pub struct Memory<K, V> {
+    budget: Budget<K, V>,
+    estimated_entries: Option<usize>,
+    is_zero: bool,
+}
+
+impl<K: 'static, V: 'static> Memory<K, V> {
+    /// At most this many bytes, with keys and bookkeeping.
+    pub fn bytes(bytes: usize) -> Self
+    where
+        K: HeapSize + 'static,
+        V: HeapSize + 'static,
+    {
+        Self::new(Budget::bytes(bytes as u64), bytes)
+    }
+
+    /// At most this many bytes, where a function says how many bytes a key and
+    /// its value own on the heap. For types that are not [`HeapSize`].
+    pub fn bytes_by(bytes: usize, size: impl Fn(&K, &V) -> usize + Send + Sync + 'static) -> Self {
+        Self::new(Budget::bytes_by(bytes as u64, size), bytes)
+    }
+
+    /// At most this many entries, whatever their size.
+    pub fn entries(entries: usize) -> Self {
+        Self::new(Budget::entries(entries as u64), entries)
+    }
+
+    /// About how many entries are expected: sizes what is set aside for the
+    /// eviction policy. A guess within a factor of ten will do.
+    pub fn estimated_entries(mut self, entries: usize) -> Self {
+        self.estimated_entries = Some(entries);
+        self
+    }
+
+    fn new(budget: Budget<K, V>, size: usize) -> Self {
+        Self { budget, estimated_entries: None, is_zero: size == 0 }
+    }
+}
+
+/// Puts a [`Cache`] together. Made by [`Cache::builder`].
+#[must_use]
+pub struct CacheBuilder<K, V> {
+    name: String,
+    memory: Option<Memory<K, V>>,
+    origin: Option<Arc<dyn DynOrigin<K, V>>>,
+    guard: Option<OriginGuard>,
+    policy: Policy,
+    rules: Rules<K, V>,
+    clock: Clock,
+    runtime: Option<tokio::runtime::Handle>,
+}
+
+impl<K: CacheKey, V: CacheValue> CacheBuilder<K, V> {
+    pub(crate) fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            memory: None,
+            origin: None,
+            guard: None,
+            policy: Policy::default(),
+            rules: Rules { ttl: None, tags: None, fallback: None },
+            clock: Clock::monotonic(),
+            runtime: None,
+        }
+    }
+
+    /// How much memory it may hold. Default: 10 000 entries.
+    pub fn memory(mut self, memory: Memory<K, V>) -> Self {
+        self.memory = Some(memory);
+        self
+    }
+
+    /// Where it reads what it does not have (P2).
+    pub fn origin(self, origin: impl Origin<K, V>) -> Self {
+        self.shared_origin(Arc::new(origin))
+    }
+
+    /// The same, for an origin that is shared or chosen at run time.
+    pub fn shared_origin(mut self, origin: Arc<dyn DynOrigin<K, V>>) -> Self {
+        self.origin = Some(origin);
+        self
+    }
+
+    /// The breaker and load budget of the origin, shared with its other caches.
+    /// Default: one of this cache's own with default limits.
+    pub fn origin_guard(mut self, guard: OriginGuard) -> Self {
+        self.guard = Some(guard);
+        self
+    }
+
+    /// What it promises about its answers. Default: [`Policy::default`].
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// A TTL as a function of key and value (K4). `None` leaves it to the
+    /// policy; what a loader or a request says goes before.
+    pub fn ttl_rule(
+        mut self,
+        rule: impl Fn(&K, &V) -> Option<Ttl> + Send + Sync + 'static,
+    ) -> Self {
+        self.rules.ttl = Some(Arc::new(rule));
+        self
+    }
+
+    /// Tags as a function of key and value (K1); the value is `None` where the
+    /// origin has no such key. Added to what a loader or a request says.
+    pub fn tag_rule(
+        mut self,
+        rule: impl Fn(&K, Option<&V>) -> Tags + Send + Sync + 'static,
+    ) -> Self {
+        self.rules.tags = Some(Arc::new(rule));
+        self
+    }
+
+    /// The answer when the origin fails and nothing stale is at hand (R5),
+    /// labelled [`crate::Freshness::Fallback`] and never kept. `None`: an error
+    /// after all.
+    pub fn fallback(mut self, fallback: impl Fn(&K) -> Option<V> + Send + Sync + 'static) -> Self {
+        self.rules.fallback = Some(Arc::new(fallback));
+        self
+    }
+
+    /// Where it reads the time. Tests give a [`larder_core::ManualClock`].
+    pub fn clock(mut self, clock: impl Into<Clock>) -> Self {
+        self.clock = clock.into();
+        self
+    }
+
+    /// Where its loads and its upkeep run. Default: the runtime that `build` is
+    /// called on; without one, expired entries are reclaimed as others are
+    /// written.
+    pub fn runtime(mut self, runtime: tokio::runtime::Handle) -> Self {
+        self.runtime = Some(runtime);
+        self
+    }
+
+    /// The cache.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] if options contradict each other; the error names
+    /// the remedy.
+    pub fn build(self) -> Result<Cache<K, V>> {
+        let Self { name, memory, origin, guard, policy, rules, clock, runtime } = self;
+        let memory = memory.unwrap_or_else(|| Memory::entries(10_000));
+        if memory.is_zero {
+            return Err(Error::new(ErrorKind::Config, "a memory budget of zero keeps nothing")
+                .with("cache", &name)
+                .remedy("give memory at least one entry or a few kibibytes"));
+        }
+        validate(&name, &policy, origin.is_some())?;
+        let telemetry = Arc::new(Telemetry::new());
+        let observer = Arc::clone(&telemetry);
+        let mut options = Options::new(memory.budget).on_removal(Arc::new(
+            move |removal: larder_memory::Removal<'_, K, V>| {
+                observer.record(EventKind::LeftMemory(removal.cause), Some(removal.key));
+            },
+        ));
+        if let Some(entries) = memory.estimated_entries {
+            options = options.estimated_entries(entries as u64);
+        }
+        let guard = guard
+            .unwrap_or_else(|| OriginGuard::new(&name, Breaker::default(), LoadBudget::default()));
+        let engine = Arc::new(Engine {
+            name,
+            memory: MemoryTier::new(options),
+            flights: Flights::new(),
+            origin,
+            guard,
+            policy: ArcSwap::from_pointee(policy),
+            rules,
+            clock,
+            runtime: Runtime::new(runtime),
+            telemetry,
+            closing: AtomicBool::new(false),
+        });
+        maintenance::start(&engine);
+        Ok(Cache::new(engine))
+    }
+}
+
+impl<K, V> fmt::Debug for CacheBuilder<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CacheBuilder")
+            .field("name", &self.name)
+            .field("policy", &self.policy)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<K, V> fmt::Debug for Memory<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Memory")
+            .field("estimated_entries", &self.estimated_entries)
+            .finish_non_exhaustive()
+    }
+}

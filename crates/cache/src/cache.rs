@@ -1,0 +1,271 @@
+use std::borrow::Borrow;
+use std::fmt;
+use std::future::Future;
+use std::hash::Hash;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use larder_core::{BoxError, Error, Loaded, Result, Tag, Version};
+
+use crate::builder::CacheBuilder;
+use crate::engine::{CacheKey, CacheValue, Engine};
+use crate::hit::Hit;
+use crate::inspection::Inspection;
+use crate::origin::{BreakerState, OriginGuard};
+use crate::pipeline::Source;
+use crate::policy::{Policy, validate};
+use crate::request::{GetOrLoad, Put};
+use crate::telemetry::{EventKind, Events, Statistics};
+
+/// A cache of `V` by `K`: memory in front of an origin.
+///
+/// Cloning costs a reference count; clones are the same cache.
+pub struct Cache<K, V>(Arc<Engine<K, V>>);
+
+impl<K: CacheKey, V: CacheValue> Cache<K, V> {
+    /// Starts a cache of this name. The name shows in metrics and errors.
+    pub fn builder(name: &str) -> CacheBuilder<K, V> {
+        CacheBuilder::new(name)
+    }
+
+    /// What memory has for a key, without waiting: fresh, or stale within
+    /// `stale_while_revalidate` with a refresh begun in the background. Costs no
+    /// round trip and no allocation.
+    #[inline]
+    #[must_use]
+    pub fn get_memory<Q>(&self, key: &Q) -> Option<Hit<K, V>>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.0.look(key)
+    }
+
+    /// What the tiers have for a key, never what only the origin has. With
+    /// memory as the only tier it costs no round trip and does not fail.
+    ///
+    /// # Cancel safety
+    /// A dropped call changes nothing.
+    #[inline]
+    pub async fn get<Q>(&self, key: &Q) -> Result<Option<Hit<K, V>>>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let hit = self.0.look(key);
+        if hit.is_none() {
+            self.0.telemetry.record(EventKind::Missed, None);
+        }
+        Ok(hit)
+    }
+
+    /// What the cache has for a key, or what the origin says (P2). Whoever asks
+    /// for the same key meanwhile waits for the same load (R1). Options can be
+    /// set before awaiting it.
+    ///
+    /// # Errors
+    /// The origin's error if nothing may stand in for its answer; see
+    /// [`Policy::stale_if_error`] and [`CacheBuilder::fallback`].
+    /// [`larder_core::ErrorKind::Timeout`] at the hard timeout.
+    ///
+    /// # Cancel safety
+    /// A dropped call does not stop the load; its answer is kept.
+    pub fn get_or_load<'c>(&'c self, key: &'c K) -> GetOrLoad<'c, K, V> {
+        GetOrLoad::new(&self.0, key, Source::Origin)
+    }
+
+    /// The same with a loader of the caller's (P1). It runs at most once, in a
+    /// task of its own, and not at all if the key is there or being loaded.
+    ///
+    /// ```
+    /// # use larder::{Cache, Result};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<()> {
+    /// let lengths = Cache::<String, usize>::builder("length").build()?;
+    /// let key = "larder".to_owned();
+    /// let hit = lengths
+    ///     .get_or_load_with(&key, || async { Ok::<_, std::io::Error>(6) })
+    ///     .await?;
+    /// assert_eq!(hit.value(), Some(&6));
+    /// # Ok(()) }
+    /// ```
+    pub fn get_or_load_with<'c, F, Fut, L, E>(&'c self, key: &'c K, load: F) -> GetOrLoad<'c, K, V>
+    where
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<L, E>> + Send + 'static,
+        L: Into<Loaded<V>>,
+        E: Into<BoxError>,
+    {
+        let once = move || {
+            let loading = load();
+            Box::pin(async move {
+                loading.await.map(Into::into).map_err(|error| Error::from_loader(error))
+            }) as larder_core::BoxFuture<'static, _>
+        };
+        GetOrLoad::new(&self.0, key, Source::Once(Box::new(once)))
+    }
+
+    /// The same for many keys: one answer for each, in order. What memory lacks
+    /// costs one call of the origin for each [`larder_core::Origin::batch_limit`]
+    /// keys; a key that is being loaded already is waited for instead.
+    ///
+    /// # Cancel safety
+    /// A dropped call does not stop the loads.
+    pub async fn get_or_load_many(&self, keys: &[K]) -> Vec<Result<Hit<K, V>>> {
+        self.0.load_many(keys).await
+    }
+
+    /// Puts a value. Options can be set before awaiting it. A load that is under
+    /// way does not overwrite it.
+    ///
+    /// # Errors
+    /// [`larder_core::ErrorKind::InvalidInput`] for a class that is never kept.
+    pub fn put<'c>(&'c self, key: &'c K, value: V) -> Put<'c, K, V> {
+        Put::new(&self.0, key, value)
+    }
+
+    /// The key is no longer fresh. It may still be served stale where the policy
+    /// allows that. Returns whether it was there.
+    pub fn expire<Q>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.0.expire(key)
+    }
+
+    /// The key is gone, and a load that began before does not bring it back.
+    /// Returns whether it was there.
+    pub fn remove<Q>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.0.remove(key)
+    }
+
+    /// Every entry with this tag is no longer fresh. O(1), however many there
+    /// are. Returns the version of the change.
+    pub fn expire_tag(&self, tag: impl Into<Tag>) -> Version {
+        self.0.expire_tag(&tag.into())
+    }
+
+    /// Every entry with this tag is gone, and a load that began before does not
+    /// bring it back. O(1), however many there are. Returns the version of the
+    /// change.
+    pub fn remove_tag(&self, tag: impl Into<Tag>) -> Version {
+        self.0.remove_tag(&tag.into())
+    }
+
+    /// Every entry is gone, and no load that began before brings one back. O(1);
+    /// the memory is given back in the background. Returns the version of the
+    /// change.
+    pub fn clear(&self) -> Version {
+        self.0.clear()
+    }
+
+    /// What memory knows about a key, without counting as a read of it.
+    #[must_use]
+    pub fn inspect<Q>(&self, key: &Q) -> Option<Inspection>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let now = self.0.clock.now();
+        let resident = self.0.memory.peek(key, now)?;
+        Some(Inspection::new(&resident, now, self.0.flights.is_under_way(key)))
+    }
+
+    /// Reads the value that memory holds for a key, fresh or not, without
+    /// counting as a read of it and without beginning a refresh: for people who
+    /// look into the cache. The value is `None` where the origin has no such key.
+    pub fn peek_value<Q, R>(&self, key: &Q, read: impl FnOnce(Option<&V>) -> R) -> Option<R>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let resident = self.0.memory.peek(key, self.0.clock.now())?;
+        Some(read(resident.entry().value.as_option()))
+    }
+
+    /// What the cache has done so far.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        let loads_in_flight = self.0.flights.running() as u64;
+        self.0.telemetry.snapshot(self.0.memory.statistics(), loads_in_flight)
+    }
+
+    /// What happens in the cache from now on. Costs each event a lock while
+    /// anyone subscribes, and nothing otherwise.
+    #[must_use]
+    pub fn events(&self) -> Events<K> {
+        Events::new(self.0.telemetry.subscribe())
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// What it promises about its answers.
+    #[must_use]
+    pub fn policy(&self) -> Arc<Policy> {
+        self.0.policy.load_full()
+    }
+
+    /// Changes what it promises. Entries keep the limits they were made with.
+    ///
+    /// # Errors
+    /// [`larder_core::ErrorKind::Config`] if the policy contradicts itself; the
+    /// old one stays.
+    pub fn set_policy(&self, policy: Policy) -> Result<()> {
+        validate(&self.0.name, &policy, self.0.origin.is_some())?;
+        self.0.policy.store(Arc::new(policy));
+        Ok(())
+    }
+
+    /// The breaker and load budget of its origin.
+    #[must_use]
+    pub fn origin_guard(&self) -> &OriginGuard {
+        &self.0.guard
+    }
+
+    /// Whether the origin is asked at present.
+    #[must_use]
+    pub fn origin_health(&self) -> BreakerState {
+        self.0.guard.breaker_state(&self.0.clock)
+    }
+
+    /// Begins no more loads and waits for those that run, at most this long
+    /// (R10). What memory has is still served. Returns whether all ended.
+    ///
+    /// # Cancel safety
+    /// A dropped call leaves the cache shut; calling again waits again.
+    pub async fn shutdown(&self, patience: Duration) -> bool {
+        self.0.closing.store(true, Ordering::Release);
+        let deadline = self.0.clock.precise_now() + patience;
+        let ended = std::pin::pin!(self.0.flights.all_ended());
+        let sleep = std::pin::pin!(self.0.runtime.sleep_until(&self.0.clock, deadline));
+        matches!(
+            futures_util::future::select(ended, sleep).await,
+            futures_util::future::Either::Left(_)
+        )
+    }
+
+    pub(crate) fn new(engine: Arc<Engine<K, V>>) -> Self {
+        Self(engine)
+    }
+}
+
+impl<K, V> Clone for Cache<K, V> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<K, V> fmt::Debug for Cache<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache").field("name", &self.0.name).finish_non_exhaustive()
+    }
+}

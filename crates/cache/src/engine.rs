@@ -1,0 +1,59 @@
+use std::hash::Hash;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+use larder_core::{Clock, DynOrigin, Error, ErrorKind, Result, Tags, Ttl};
+use larder_memory::MemoryTier;
+
+use crate::flight::Flights;
+use crate::origin::OriginGuard;
+use crate::policy::Policy;
+use crate::runtime::Runtime;
+use crate::telemetry::Telemetry;
+
+/// What a key must be: hashable, cheap to clone, shareable between threads.
+pub trait CacheKey: Hash + Eq + Clone + Send + Sync + 'static {}
+impl<K: Hash + Eq + Clone + Send + Sync + 'static> CacheKey for K {}
+
+/// What a value must be: shareable between threads. A clone is made only where
+/// a caller takes the value out and where an origin answers "not modified"; wrap
+/// what is expensive to clone in an `Arc`.
+pub trait CacheValue: Clone + Send + Sync + 'static {}
+impl<V: Clone + Send + Sync + 'static> CacheValue for V {}
+
+pub(crate) type TtlRule<K, V> = Arc<dyn Fn(&K, &V) -> Option<Ttl> + Send + Sync>;
+pub(crate) type TagRule<K, V> = Arc<dyn Fn(&K, Option<&V>) -> Tags + Send + Sync>;
+pub(crate) type Fallback<K, V> = Arc<dyn Fn(&K) -> Option<V> + Send + Sync>;
+
+/// One cache: the parts that the pipeline connects.
+pub(crate) struct Engine<K, V> {
+    pub(crate) name: String,
+    pub(crate) memory: MemoryTier<K, V>,
+    pub(crate) flights: Flights<K, V>,
+    pub(crate) origin: Option<Arc<dyn DynOrigin<K, V>>>,
+    pub(crate) guard: OriginGuard,
+    pub(crate) policy: ArcSwap<Policy>,
+    pub(crate) rules: Rules<K, V>,
+    pub(crate) clock: Clock,
+    pub(crate) runtime: Runtime,
+    pub(crate) telemetry: Arc<Telemetry<K>>,
+    pub(crate) closing: AtomicBool,
+}
+
+/// What the application adds to a policy, as functions of key and value.
+pub(crate) struct Rules<K, V> {
+    pub(crate) ttl: Option<TtlRule<K, V>>,
+    pub(crate) tags: Option<TagRule<K, V>>,
+    pub(crate) fallback: Option<Fallback<K, V>>,
+}
+
+impl<K, V> Engine<K, V> {
+    pub(crate) fn refuse_when_closing(&self) -> Result<()> {
+        if self.closing.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorKind::ShuttingDown, "the cache is shutting down")
+                .with("cache", &self.name));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,218 @@
+//! Loads under way: one for each key, whoever asks (R1).
+//!
+//! The table is also the fence between loads and invalidations. A load's answer
+//! is kept only while its flight is still the one in the table, and that check
+//! and the insertion happen under the same lock under which an invalidation or
+//! a write takes the flight out. So either the invalidation comes first and the
+//! answer is not kept, or the answer is kept first and the invalidation removes
+//! it.
+
+use std::borrow::Borrow;
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hash};
+use std::sync::{Arc, OnceLock};
+
+use foldhash::fast::RandomState;
+use larder_core::{Error, LoadCause, Moment, Tags, Ttl, Version};
+use larder_memory::Resident;
+use tokio::sync::Notify;
+
+use crate::hit::Held;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicUsize, Ordering};
+
+/// One load of one key, and everyone who waits for it.
+pub(crate) struct Flight<K, V> {
+    pub(crate) key: K,
+    /// The fence token: the version when the load began, before anything was
+    /// read. An invalidation numbered after it wins over the answer.
+    pub(crate) begun: Version,
+    pub(crate) cause: LoadCause,
+    /// When the load is cancelled.
+    pub(crate) deadline: Moment,
+    /// What is refreshed, if anything.
+    pub(crate) held: Option<Resident<K, V>>,
+    pub(crate) terms: Terms,
+    landing: OnceLock<Result<Held<K, V>, Error>>,
+    landed: Notify,
+}
+
+/// What a request says about the entry that its load makes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Terms {
+    pub(crate) ttl: Option<Ttl>,
+    pub(crate) tags: Tags,
+}
+
+impl<K, V> Flight<K, V> {
+    pub(crate) fn new(
+        key: K,
+        begun: Version,
+        cause: LoadCause,
+        deadline: Moment,
+        held: Option<Resident<K, V>>,
+        terms: Terms,
+    ) -> Self {
+        Self {
+            key,
+            begun,
+            cause,
+            deadline,
+            held,
+            terms,
+            landing: OnceLock::new(),
+            landed: Notify::new(),
+        }
+    }
+
+    /// Tells everyone who waits. Only the first landing counts.
+    pub(crate) fn land(&self, landing: Result<Held<K, V>, Error>) {
+        if self.landing.set(landing).is_ok() {
+            self.landed.notify_waiters();
+        }
+    }
+
+    pub(crate) fn has_landed(&self) -> bool {
+        self.landing.get().is_some()
+    }
+
+    /// Waits for the answer.
+    ///
+    /// # Cancel safety
+    /// A dropped wait does not touch the load.
+    pub(crate) async fn landing(&self) -> &Result<Held<K, V>, Error> {
+        loop {
+            let mut landed = std::pin::pin!(self.landed.notified());
+            // From here on a landing wakes this wait; one from before is seen
+            // by the look at it.
+            landed.as_mut().enable();
+            if let Some(landing) = self.landing.get() {
+                return landing;
+            }
+            landed.await;
+        }
+    }
+}
+
+/// What came of asking for a flight.
+pub(crate) enum Boarded<K, V> {
+    /// There was none: this one is the caller's to run.
+    Began(Arc<Flight<K, V>>),
+    /// Another's load of the key is under way.
+    Joined(Arc<Flight<K, V>>),
+    /// A load landed since the caller looked.
+    Landed(Resident<K, V>),
+}
+
+type Shard<K, V> = Mutex<HashMap<K, Arc<Flight<K, V>>, RandomState>>;
+
+/// All loads under way.
+pub(crate) struct Flights<K, V> {
+    shards: Box<[Shard<K, V>]>,
+    hasher: RandomState,
+    /// Loads whose task has not ended, whether or not still in the table.
+    running: AtomicUsize,
+    ended: Notify,
+}
+
+/// A power of two, so that a shard is picked by masking.
+const SHARDS: usize = 64;
+
+impl<K: Hash + Eq + Clone, V> Flights<K, V> {
+    pub(crate) fn new() -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::new(HashMap::default())).collect(),
+            hasher: RandomState::default(),
+            running: AtomicUsize::new(0),
+            ended: Notify::new(),
+        }
+    }
+
+    /// Joins the key's flight, or begins one unless `look` finds that a load
+    /// has landed in the meantime.
+    pub(crate) fn board(
+        &self,
+        key: &K,
+        look: impl FnOnce() -> Option<Resident<K, V>>,
+        begin: impl FnOnce() -> Flight<K, V>,
+    ) -> Boarded<K, V> {
+        let mut shard = self.shard(key).lock();
+        if let Some(flight) = shard.get(key) {
+            return Boarded::Joined(Arc::clone(flight));
+        }
+        if let Some(resident) = look() {
+            return Boarded::Landed(resident);
+        }
+        let flight = Arc::new(begin());
+        shard.insert(key.clone(), Arc::clone(&flight));
+        Boarded::Began(flight)
+    }
+
+    /// Takes a flight out and runs `keep` if no invalidation or write took it
+    /// out before.
+    pub(crate) fn leave<R>(
+        &self,
+        flight: &Arc<Flight<K, V>>,
+        keep: impl FnOnce() -> R,
+    ) -> Option<R> {
+        let mut shard = self.shard(&flight.key).lock();
+        let current = shard.get(&flight.key).is_some_and(|other| Arc::ptr_eq(other, flight));
+        if !current {
+            return None;
+        }
+        shard.remove(&flight.key);
+        Some(keep())
+    }
+
+    /// Takes the key's flight out, so that its answer is not kept and nobody
+    /// joins it any more, and runs `act` before any other load of the key can
+    /// begin or land.
+    pub(crate) fn fence<Q, R>(&self, key: &Q, act: impl FnOnce() -> R) -> R
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let mut shard = self.shard(key).lock();
+        shard.remove(key);
+        act()
+    }
+
+    pub(crate) fn is_under_way<Q>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.shard(key).lock().contains_key(key)
+    }
+
+    pub(crate) fn running(&self) -> usize {
+        self.running.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn task_begins(&self) {
+        self.running.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn task_ends(&self) {
+        if self.running.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.ended.notify_waiters();
+        }
+    }
+
+    /// Waits until no load runs.
+    pub(crate) async fn all_ended(&self) {
+        loop {
+            let mut ended = std::pin::pin!(self.ended.notified());
+            ended.as_mut().enable();
+            if self.running() == 0 {
+                return;
+            }
+            ended.await;
+        }
+    }
+
+    fn shard<Q: Hash + ?Sized>(&self, key: &Q) -> &Shard<K, V> {
+        let hash = self.hasher.hash_one(key);
+        &self.shards[hash as usize & (SHARDS - 1)]
+    }
+}

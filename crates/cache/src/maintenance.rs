@@ -1,0 +1,44 @@
+//! Upkeep in the background: what has expired gives its memory back.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use crate::engine::{CacheKey, CacheValue, Engine};
+
+/// How often expired entries are looked for.
+const EVERY: Duration = Duration::from_millis(250);
+
+/// How many entries one turn reclaims before it lets others run.
+const BATCH: usize = 4096;
+
+/// Starts the upkeep of a cache. It ends when the cache is gone, and does not
+/// start without a runtime.
+pub(crate) fn start<K: CacheKey, V: CacheValue>(engine: &Arc<Engine<K, V>>) {
+    if cfg!(shuttle) || engine.runtime.check().is_err() {
+        return;
+    }
+    let (runtime, clock) = (engine.runtime.clone(), engine.clock.clone());
+    let engine = Arc::downgrade(engine);
+    let sleeper = runtime.clone();
+    runtime.spawn(async move {
+        loop {
+            match turn(&engine) {
+                Turn::Done => sleeper.sleep_until(&clock, clock.precise_now() + EVERY).await,
+                Turn::More => tokio::task::yield_now().await,
+                Turn::Gone => return,
+            }
+        }
+    });
+}
+
+enum Turn {
+    Done,
+    More,
+    Gone,
+}
+
+fn turn<K: CacheKey, V: CacheValue>(engine: &Weak<Engine<K, V>>) -> Turn {
+    let Some(engine) = engine.upgrade() else { return Turn::Gone };
+    let swept = engine.memory.sweep(engine.clock.now(), BATCH);
+    if swept.more { Turn::More } else { Turn::Done }
+}

@@ -1,0 +1,101 @@
+//! What stands between the engine and an origin: the breaker that stops asking
+//! a sick one, and the budget that keeps a healthy one from being overrun.
+
+mod breaker;
+mod budget;
+
+use std::sync::Arc;
+
+use larder_core::{Clock, Error, ErrorKind, Result};
+
+pub use breaker::{Breaker, BreakerState};
+use breaker::{BreakerSwitch, Ticket};
+pub use budget::LoadBudget;
+use budget::{Budgeted, Permit};
+
+/// Guards one origin. Caches of the same origin share one guard, so that they
+/// share its breaker (R4) and its load budget (R7).
+///
+/// ```
+/// use std::time::Duration;
+/// use larder::{Breaker, LoadBudget, OriginGuard};
+///
+/// let guard = OriginGuard::new(
+///     "orders",
+///     Breaker::default().open_for(Duration::from_secs(30)),
+///     LoadBudget::concurrent(64),
+/// );
+/// # let _ = guard;
+/// ```
+#[derive(Clone, Debug)]
+pub struct OriginGuard(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    name: String,
+    breaker: BreakerSwitch,
+    budget: Budgeted,
+}
+
+impl OriginGuard {
+    /// A guard for the origin of this name.
+    #[must_use]
+    pub fn new(name: &str, breaker: Breaker, budget: LoadBudget) -> Self {
+        Self(Arc::new(Inner {
+            name: name.to_owned(),
+            breaker: BreakerSwitch::new(breaker),
+            budget: Budgeted::new(budget),
+        }))
+    }
+
+    /// The name of the origin.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Whether the origin is asked at present.
+    #[must_use]
+    pub fn breaker_state(&self, clock: &Clock) -> BreakerState {
+        self.0.breaker.state(clock.now())
+    }
+
+    /// How many loads run now.
+    #[must_use]
+    pub fn loads_running(&self) -> usize {
+        self.0.budget.running()
+    }
+
+    /// Asks the breaker. The ticket is to be settled with the load's result.
+    pub(crate) fn enter(&self, clock: &Clock) -> Result<Ticket> {
+        self.0.breaker.enter(clock.now()).map_err(|retry_in| {
+            Error::new(
+                ErrorKind::BreakerOpen,
+                "the origin is not asked: its circuit breaker is open",
+            )
+            .with("origin", self.name())
+            .with("next try in", format_args!("{retry_in:?}"))
+        })
+    }
+
+    /// Settles a ticket. What the origin refuses for good says nothing about
+    /// its health; what it cannot answer does.
+    pub(crate) fn settle<T>(&self, ticket: Ticket, result: &Result<T>, clock: &Clock) {
+        let sick = matches!(
+            result.as_ref().map_err(Error::kind),
+            Err(ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Panicked)
+        );
+        self.0.breaker.settle(ticket, sick, clock.now());
+    }
+
+    /// Waits for a place under the load budget; at once or not at all if the
+    /// load can wait for another day.
+    pub(crate) async fn permit(&self, runtime: &crate::runtime::Runtime, clock: &Clock) -> Permit {
+        self.0.budget.permit(runtime, clock).await
+    }
+
+    /// A place under the load budget if one is free now.
+    pub(crate) fn try_permit(&self) -> Option<Permit> {
+        self.0.budget.try_permit()
+    }
+}

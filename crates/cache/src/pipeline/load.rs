@@ -1,0 +1,327 @@
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::{Either, select};
+use larder_core::{
+    BoxFuture, Class, Entry, Error, ErrorKind, LoadCause, LoadContext, Loaded, Moment, Outcome,
+    Result, Tags, Value,
+};
+
+use crate::engine::{CacheKey, CacheValue, Engine};
+use crate::flight::Flight;
+use crate::hit::Held;
+use crate::policy::{Answer, Limits, limits};
+use crate::telemetry::EventKind;
+
+/// What a load asks.
+pub(crate) enum Source<V> {
+    /// The declared origin.
+    Origin,
+    /// A loader given with the request.
+    Once(Box<dyn FnOnce() -> BoxFuture<'static, Result<Loaded<V>>> + Send>),
+}
+
+/// A finished call of a source: one answer for each flight.
+struct Answers<V> {
+    read_at: Moment,
+    cost: Duration,
+    answers: Vec<Result<Loaded<V>>>,
+}
+
+impl<K: CacheKey, V: CacheValue> Engine<K, V> {
+    /// Runs a load in a task of its own, so that no reader that leaves takes it
+    /// along. Whatever becomes of the task, every flight lands.
+    pub(crate) fn depart(self: &Arc<Self>, flights: Vec<Arc<Flight<K, V>>>, source: Source<V>) {
+        if let Err(error) = self.runtime.check() {
+            return flights.iter().for_each(|flight| self.land_failed(flight, error.clone()));
+        }
+        let crew = Crew { engine: Arc::clone(self), flights };
+        crew.engine.flights.task_begins();
+        let task = async move {
+            let Answers { read_at, cost, answers } = crew.engine.ask(&crew.flights, source).await;
+            for (flight, answer) in crew.flights.iter().zip(answers) {
+                crew.engine.land(flight, answer, read_at, cost);
+            }
+        };
+        self.runtime.spawn(task);
+    }
+
+    /// One call of the source under budget, breaker and hard timeout.
+    async fn ask(&self, flights: &[Arc<Flight<K, V>>], source: Source<V>) -> Answers<V> {
+        let first = &flights[0];
+        let failed = |error: Error| Answers {
+            read_at: self.clock.now(),
+            cost: Duration::ZERO,
+            answers: flights.iter().map(|_| Err(error.clone())).collect(),
+        };
+        let Some(_place) = self.place(first).await else {
+            return failed(self.no_place(first.cause));
+        };
+        let ticket = match self.guard.enter(&self.clock) {
+            Ok(ticket) => ticket,
+            Err(error) => return failed(error),
+        };
+        // The age of every answer counts from here: before the origin is read.
+        let read_at = self.clock.now();
+        let started = self.clock.precise_now();
+        let call = AssertUnwindSafe(self.call(flights, source)).catch_unwind();
+        let answers = match self.within(first.deadline, call).await {
+            Some(Ok(answers)) => answers,
+            Some(Err(panic)) => Err(panicked(&*panic)),
+            None => {
+                Err(Error::new(ErrorKind::Timeout, "the load was cancelled at its hard timeout")
+                    .with("after", format_args!("{:?}", self.clock.precise_now().since(started))))
+            }
+        };
+        self.guard.settle(ticket, &verdict(&answers), &self.clock);
+        match answers {
+            Ok(answers) => {
+                let cost = self.clock.precise_now().since(started);
+                Answers { read_at, cost, answers }
+            }
+            Err(error) => failed(error),
+        }
+    }
+
+    /// Calls the source with every key at once.
+    async fn call(
+        &self,
+        flights: &[Arc<Flight<K, V>>],
+        source: Source<V>,
+    ) -> Result<Vec<Result<Loaded<V>>>> {
+        let origin = match (source, &self.origin) {
+            (Source::Once(load), _) => return Ok(vec![load().await]),
+            (Source::Origin, Some(origin)) => origin,
+            (Source::Origin, None) => {
+                return Err(Error::new(ErrorKind::Config, "this cache has no origin to load from")
+                    .remedy(
+                        "declare one with `origin`, or give the loader with `get_or_load_with`",
+                    ));
+            }
+        };
+        let first = &flights[0];
+        let mut context = LoadContext::new(first.cause, first.deadline);
+        if flights.len() == 1 {
+            if let Some(held) = &first.held {
+                context = context.holding(held.entry().version);
+            }
+            return Ok(vec![origin.load(&first.key, &context).await]);
+        }
+        let keys: Vec<K> = flights.iter().map(|flight| flight.key.clone()).collect();
+        let answers = origin.load_many(&keys, &context).await;
+        if answers.len() != keys.len() {
+            return Err(Error::new(ErrorKind::OriginFailed, "the origin did not answer every key")
+                .with("asked", keys.len())
+                .with("answered", answers.len())
+                .remedy("Origin::load_many returns one answer for each key, in order"));
+        }
+        Ok(answers)
+    }
+
+    /// A place under the load budget. Readers wait for one; a refresh takes it
+    /// now or not at all.
+    async fn place(&self, flight: &Flight<K, V>) -> Option<impl Sized + use<K, V>> {
+        if flight.cause == LoadCause::RefreshAhead {
+            return self.guard.try_permit();
+        }
+        if let Some(permit) = self.guard.try_permit() {
+            return Some(permit);
+        }
+        self.within(flight.deadline, self.guard.permit(&self.runtime, &self.clock)).await
+    }
+
+    fn no_place(&self, cause: LoadCause) -> Error {
+        if cause == LoadCause::RefreshAhead {
+            self.telemetry.record(EventKind::RefreshSkipped, None);
+        }
+        Error::new(ErrorKind::Overloaded, "no place under the origin's load budget in time")
+            .with("origin", self.guard.name())
+            .remedy("raise the load budget, or the hard timeout")
+    }
+
+    /// The answer of a future, or `None` if the deadline comes first; the future
+    /// is dropped then.
+    async fn within<T>(&self, deadline: Moment, future: impl Future<Output = T>) -> Option<T> {
+        let future = std::pin::pin!(future);
+        let sleep = std::pin::pin!(self.runtime.sleep_until(&self.clock, deadline));
+        match select(future, sleep).await {
+            Either::Left((answer, _)) => Some(answer),
+            Either::Right(_) => None,
+        }
+    }
+
+    /// Ends a flight: keeps the answer if its fence still holds, and tells
+    /// everyone who waits.
+    fn land(
+        &self,
+        flight: &Arc<Flight<K, V>>,
+        answer: Result<Loaded<V>>,
+        read_at: Moment,
+        cost: Duration,
+    ) {
+        let landing = answer.and_then(|loaded| self.entry(flight, loaded, read_at, cost));
+        match landing {
+            Ok((entry, limits)) => {
+                self.telemetry.record(EventKind::Loaded { cost }, Some(&flight.key));
+                let held = self.keep(flight, entry, limits);
+                flight.land(Ok(held));
+            }
+            Err(error) => self.land_failed(flight, error),
+        }
+    }
+
+    fn land_failed(&self, flight: &Arc<Flight<K, V>>, error: Error) {
+        let error = error.with("cache", &self.name);
+        self.telemetry.record(EventKind::LoadFailed(error.kind()), Some(&flight.key));
+        self.flights.leave(flight, || ());
+        flight.land(Err(error));
+    }
+
+    /// Puts the entry into memory if it is to be kept and nothing came between.
+    fn keep(
+        &self,
+        flight: &Arc<Flight<K, V>>,
+        entry: Entry<V>,
+        limits: Option<Limits>,
+    ) -> Held<K, V> {
+        let Some(limits) = limits else {
+            self.flights.leave(flight, || self.drop_superseded(flight));
+            return Held::Detached(Arc::new(entry));
+        };
+        let mut entry = Some(entry);
+        let kept = self.flights.leave(flight, || {
+            entry.take().map(|entry| {
+                let now = self.clock.now();
+                self.memory.insert(flight.key.clone(), entry, limits.lifetime, now)
+            })
+        });
+        match (kept.flatten(), entry) {
+            (Some(resident), _) => Held::Resident(resident),
+            (None, Some(entry)) => {
+                self.telemetry.record(EventKind::Fenced, Some(&flight.key));
+                Held::Detached(Arc::new(entry))
+            }
+            (None, None) => unreachable!("the entry is either kept or still here"),
+        }
+    }
+
+    /// A newer answer that is not to be kept leaves nothing older behind.
+    fn drop_superseded(&self, flight: &Flight<K, V>) {
+        self.memory.remove(&flight.key);
+    }
+
+    /// The entry of a loader's answer, with its limits if it is to be kept.
+    fn entry(
+        &self,
+        flight: &Flight<K, V>,
+        loaded: Loaded<V>,
+        read_at: Moment,
+        cost: Duration,
+    ) -> Result<(Entry<V>, Option<Limits>)> {
+        let policy = self.policy.load();
+        let class = loaded.class.unwrap_or(policy.class);
+        let held_tags = flight.held.as_ref().map_or(Tags::NONE, |held| held.entry().tags.clone());
+        let (value, may_keep, tags) = match loaded.outcome {
+            Outcome::Found(value) => (value, true, loaded.tags),
+            Outcome::DontCache(value) => (value, false, loaded.tags),
+            Outcome::NotModified => (self.unmodified(flight)?, true, loaded.tags.union(&held_tags)),
+            _ => return Err(Error::new(ErrorKind::Unsupported, "unknown loader outcome")),
+        };
+        let ttl = loaded.ttl.or(flight.terms.ttl).or_else(|| self.ttl_rule(&flight.key, &value));
+        let tags = tags.union(&flight.terms.tags).union(&self.tag_rule(&flight.key, &value));
+        let answer = Answer {
+            present: value.is_present(),
+            origin_read_at: read_at,
+            load_cost: cost,
+            ttl,
+            refreshable: self.origin.is_some(),
+        };
+        let kept = may_keep && class.may_be_cached();
+        let limits = kept.then(|| limits(&policy, &answer)).flatten();
+        let entry = self.new_entry(value, flight, &limits, read_at, cost, tags, class);
+        Ok((entry, limits))
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the fields of one struct, named there")]
+    fn new_entry(
+        &self,
+        value: Value<V>,
+        flight: &Flight<K, V>,
+        limits: &Option<Limits>,
+        read_at: Moment,
+        load_cost: Duration,
+        tags: Tags,
+        class: Class,
+    ) -> Entry<V> {
+        let (fresh_until, stale_until) =
+            limits.as_ref().map_or((read_at, read_at), |l| (l.fresh_until, l.stale_until));
+        Entry {
+            value,
+            version: flight.begun,
+            origin_read_at: read_at,
+            fresh_until,
+            stale_until,
+            load_cost,
+            tags,
+            class,
+        }
+    }
+
+    fn unmodified(&self, flight: &Flight<K, V>) -> Result<Value<V>> {
+        let held = flight.held.as_ref().ok_or_else(|| {
+            Error::new(
+                ErrorKind::OriginFailed,
+                "the loader says \"not modified\" of what is not held",
+            )
+            .remedy("answer not_modified only when LoadContext::held names a version")
+        })?;
+        Ok(held.entry().value.clone())
+    }
+
+    pub(crate) fn ttl_rule(&self, key: &K, value: &Value<V>) -> Option<larder_core::Ttl> {
+        let (rule, value) = (self.rules.ttl.as_ref()?, value.as_option()?);
+        rule(key, value)
+    }
+
+    pub(crate) fn tag_rule(&self, key: &K, value: &Value<V>) -> Tags {
+        self.rules.tags.as_ref().map_or(Tags::NONE, |rule| rule(key, value.as_option()))
+    }
+}
+
+/// The flights of one load task. Dropped with the task however it ends, it
+/// lands whatever has not landed: no reader waits for a load that is gone.
+struct Crew<K: CacheKey, V: CacheValue> {
+    engine: Arc<Engine<K, V>>,
+    flights: Vec<Arc<Flight<K, V>>>,
+}
+
+impl<K: CacheKey, V: CacheValue> Drop for Crew<K, V> {
+    fn drop(&mut self) {
+        for flight in self.flights.iter().filter(|flight| !flight.has_landed()) {
+            let error = Error::new(ErrorKind::Panicked, "the load's task ended without an answer");
+            self.engine.land_failed(flight, error);
+        }
+        self.engine.flights.task_ends();
+    }
+}
+
+/// What a call says about the origin's health: one good answer is enough.
+fn verdict<V>(answers: &Result<Vec<Result<Loaded<V>>>>) -> Result<()> {
+    let answers = answers.as_ref().map_err(Clone::clone)?;
+    match answers.iter().find(|answer| answer.is_ok()).or(answers.first()) {
+        Some(Err(error)) => Err(error.clone()),
+        _ => Ok(()),
+    }
+}
+
+fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
+    let message = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned());
+    Error::new(ErrorKind::Panicked, "the loader panicked").with("panic", message)
+}

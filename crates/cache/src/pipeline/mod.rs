@@ -1,0 +1,19 @@
+//! The steps of a read and of a write, the same for every door.
+//!
+//! | step | where |
+//! |---|---|
+//! | memory: fresh, or stale and refreshed in the background | `read::Engine::look` |
+//! | join the key's flight, or begin one with a fence token | `read::Engine::load` |
+//! | budget, breaker, the origin under its hard timeout | `load::Engine::ask` |
+//! | keep the answer if its fence still holds | `load::Engine::land` |
+//! | degrade: stale within its cap, the fallback, an error | `read::Engine::degrade` |
+//! | write, expire, remove: fence, version, memory | `write` |
+
+mod batch;
+mod load;
+mod read;
+mod write;
+
+pub(crate) use load::Source;
+pub(crate) use read::Request;
+pub(crate) use write::PutTerms;

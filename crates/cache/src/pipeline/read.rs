@@ -1,0 +1,327 @@
+use std::borrow::Borrow;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use futures_util::future::{Either, select};
+use larder_core::{Error, ErrorKind, LoadCause, Moment, Result, Value};
+use larder_memory::Resident;
+
+use super::load::Source;
+use crate::engine::{CacheKey, CacheValue, Engine};
+use crate::flight::{Boarded, Flight, Terms};
+use crate::hit::{Freshness, Held, Hit, StaleReason, Tier};
+use crate::origin::BreakerState;
+use crate::policy::Policy;
+use crate::telemetry::EventKind;
+
+/// What one read asks for beyond its key.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Request {
+    pub(crate) terms: Terms,
+    /// When the caller gives up, if before the policy's hard timeout.
+    pub(crate) deadline: Option<Moment>,
+}
+
+/// How a wait for a load ended.
+enum Waited<'f, K, V> {
+    Landed(&'f Result<Held<K, V>>),
+    SoftTimeout,
+    HardTimeout,
+}
+
+impl<K: CacheKey, V: CacheValue> Engine<K, V> {
+    /// What memory has, if it may be served without waiting. The hot path.
+    #[inline]
+    pub(crate) fn look<Q>(self: &Arc<Self>, key: &Q) -> Option<Hit<K, V>>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let sampled = self.telemetry.sample(&self.clock);
+        let now = self.clock.now();
+        let resident = self.memory.get(key, now)?;
+        let freshness = if resident.needs_attention(now) {
+            self.attend(&resident, now)?
+        } else {
+            Freshness::Fresh
+        };
+        if freshness == Freshness::Fresh {
+            self.telemetry.hit(|| resident.key().clone());
+        }
+        if let Some(started) = sampled {
+            self.telemetry.sampled(started, &self.clock);
+        }
+        Some(Hit::new(Held::Resident(resident), freshness, Tier::Memory, now))
+    }
+
+    /// An entry that may be due: refreshes it early or serves it stale while
+    /// it is refreshed. `None`: a load must be waited for.
+    #[cold]
+    fn attend(self: &Arc<Self>, resident: &Resident<K, V>, now: Moment) -> Option<Freshness> {
+        let policy = self.policy.load();
+        let fresh_until = resident.fresh_until();
+        if now < fresh_until {
+            if self.is_due_early(&policy, resident, now, fresh_until) {
+                self.refresh(resident, LoadCause::RefreshAhead);
+            }
+            return Some(Freshness::Fresh);
+        }
+        if now >= fresh_until + policy.stale_while_revalidate {
+            return None;
+        }
+        self.refresh(resident, LoadCause::Revalidation);
+        Some(self.stale(resident, now, StaleReason::Revalidating))
+    }
+
+    fn is_due_early(
+        &self,
+        policy: &Policy,
+        resident: &Resident<K, V>,
+        now: Moment,
+        fresh_until: Moment,
+    ) -> bool {
+        if self.origin.is_none() {
+            return false;
+        }
+        let entry = resident.entry();
+        let ahead = policy.refresh_ahead.is_some_and(|share| {
+            let held = fresh_until.since(entry.origin_read_at);
+            now >= entry.origin_read_at + held.mul_f64(share)
+        });
+        ahead
+            || policy.early_refresh_beta.is_some_and(|beta| {
+                // −ln of a number in (0, 1].
+                let draw = -(1.0 - fastrand::f64()).ln();
+                let lead = entry.load_cost.as_secs_f64() * beta * draw;
+                lead >= fresh_until.since(now).as_secs_f64()
+            })
+    }
+
+    /// Starts a refresh that nobody waits for, unless one runs or the origin is
+    /// not asked at present.
+    fn refresh(self: &Arc<Self>, resident: &Resident<K, V>, cause: LoadCause) {
+        if self.origin.is_none() || self.refuse_when_closing().is_err() {
+            return;
+        }
+        let key = resident.key();
+        if self.guard.breaker_state(&self.clock) == BreakerState::Open {
+            return self.telemetry.record(EventKind::RefreshSkipped, Some(key));
+        }
+        let version = resident.entry().version;
+        let changed =
+            || self.memory.peek(key, self.clock.now()).filter(|now| now.entry().version != version);
+        let begin = || self.flight(key.clone(), cause, Some(resident.clone()), Terms::default());
+        if let Boarded::Began(flight) = self.flights.board(key, changed, begin) {
+            self.telemetry.record(EventKind::Refreshed, Some(key));
+            self.depart(vec![flight], Source::Origin);
+        }
+    }
+
+    /// Answers from a load: this caller's, or one that runs already.
+    ///
+    /// # Cancel safety
+    /// A dropped call does not stop the load; its answer is kept.
+    pub(crate) async fn load(
+        self: &Arc<Self>,
+        key: &K,
+        request: Request,
+        source: Source<V>,
+    ) -> Result<Hit<K, V>> {
+        let deadline = self.deadline(&request);
+        loop {
+            if let Err(error) = self.refuse_when_closing() {
+                return self.degrade(key, StaleReason::OriginFailed, error);
+            }
+            match self.board(key, &request.terms) {
+                Boarded::Landed(resident) => {
+                    self.telemetry.hit(|| key.clone());
+                    return Ok(self.answer(Held::Resident(resident), Tier::Memory));
+                }
+                Boarded::Joined(flight) => {
+                    if let Some(answer) = self.join(&flight, deadline).await {
+                        return answer;
+                    }
+                }
+                Boarded::Began(flight) => {
+                    self.depart(vec![Arc::clone(&flight)], source);
+                    return self.await_own(&flight, deadline).await;
+                }
+            }
+        }
+    }
+
+    /// The answer of a load that this reader began. What was invalidated since
+    /// was invalidated while this reader waited, so it may still have it.
+    pub(crate) async fn await_own(
+        &self,
+        flight: &Flight<K, V>,
+        deadline: Moment,
+    ) -> Result<Hit<K, V>> {
+        match self.await_landing(flight, deadline).await {
+            Ok(held) => {
+                self.telemetry.record(EventKind::Answered, Some(&flight.key));
+                Ok(self.answer(held, Tier::Origin))
+            }
+            Err((reason, error)) => self.degrade(&flight.key, reason, error),
+        }
+    }
+
+    /// The answer of a load that another reader began. `None`: it was
+    /// invalidated since the load began, perhaps before this reader came, who
+    /// must load anew.
+    pub(crate) async fn join(
+        &self,
+        flight: &Flight<K, V>,
+        deadline: Moment,
+    ) -> Option<Result<Hit<K, V>>> {
+        match self.await_landing(flight, deadline).await {
+            Ok(held) if self.was_invalidated(&held) => None,
+            Ok(held) => {
+                self.telemetry.record(EventKind::Joined, Some(&flight.key));
+                Some(Ok(self.answer(held, Tier::Origin)))
+            }
+            Err((reason, error)) => Some(self.degrade(&flight.key, reason, error)),
+        }
+    }
+
+    async fn await_landing(
+        &self,
+        flight: &Flight<K, V>,
+        deadline: Moment,
+    ) -> Result<Held<K, V>, (StaleReason, Error)> {
+        match self.wait(flight, deadline).await {
+            Waited::Landed(Ok(held)) => Ok(held.clone()),
+            Waited::Landed(Err(error)) => Err((StaleReason::OriginFailed, error.clone())),
+            Waited::SoftTimeout => {
+                Err((StaleReason::SoftTimeout, self.timeout("no answer within the soft timeout")))
+            }
+            Waited::HardTimeout => {
+                Err((StaleReason::OriginFailed, self.timeout("no answer within the hard timeout")))
+            }
+        }
+    }
+
+    /// The caller's limit, or the policy's.
+    pub(crate) fn deadline(&self, request: &Request) -> Moment {
+        let hard = self.clock.precise_now() + self.policy.load().hard_timeout;
+        request.deadline.map_or(hard, |deadline| deadline.min(hard))
+    }
+
+    /// Joins the key's flight or begins one.
+    pub(crate) fn board(self: &Arc<Self>, key: &K, terms: &Terms) -> Boarded<K, V> {
+        let now = self.clock.now();
+        if !self.policy.load().class.may_be_cached() {
+            // Not even for the length of a load: each reader asks for itself.
+            return Boarded::Began(Arc::new(self.flight(
+                key.clone(),
+                LoadCause::Miss,
+                None,
+                terms.clone(),
+            )));
+        }
+        let fresh = || self.memory.peek(key, now).filter(|resident| resident.is_fresh(now));
+        let begin = || {
+            let held = self.memory.peek(key, now);
+            let cause = if held.is_some() { LoadCause::Revalidation } else { LoadCause::Miss };
+            self.flight(key.clone(), cause, held, terms.clone())
+        };
+        self.flights.board(key, fresh, begin)
+    }
+
+    fn flight(
+        &self,
+        key: K,
+        cause: LoadCause,
+        held: Option<Resident<K, V>>,
+        terms: Terms,
+    ) -> Flight<K, V> {
+        let begun = self.memory.versions().next();
+        let deadline = self.clock.precise_now() + self.policy.load().hard_timeout;
+        Flight::new(key, begun, cause, deadline, held, terms)
+    }
+
+    /// Waits until the flight lands, the soft timeout passes with a stale answer
+    /// at hand, or the reader's time is up.
+    async fn wait<'f>(&self, flight: &'f Flight<K, V>, deadline: Moment) -> Waited<'f, K, V> {
+        let policy = self.policy.load_full();
+        let soft = self.clock.precise_now() + policy.soft_timeout;
+        let mut landing = std::pin::pin!(flight.landing());
+        if soft < deadline && self.servable_on_error(&flight.key).is_some() {
+            let sleep = std::pin::pin!(self.runtime.sleep_until(&self.clock, soft));
+            match select(landing.as_mut(), sleep).await {
+                Either::Left((landing, _)) => return Waited::Landed(landing),
+                // It may have been removed while we waited.
+                Either::Right(_) if self.servable_on_error(&flight.key).is_some() => {
+                    return Waited::SoftTimeout;
+                }
+                Either::Right(_) => {}
+            }
+        }
+        let sleep = std::pin::pin!(self.runtime.sleep_until(&self.clock, deadline));
+        match select(landing, sleep).await {
+            Either::Left((landing, _)) => Waited::Landed(landing),
+            Either::Right(_) => Waited::HardTimeout,
+        }
+    }
+
+    /// Whether a load's answer was invalidated, by tag or with the whole cache,
+    /// after the load began. That the latest watermark is newer than a reader
+    /// would prove nothing: it hides an earlier one that is not.
+    fn was_invalidated(&self, held: &Held<K, V>) -> bool {
+        let entry = held.entry();
+        let marks = self.memory.watermarks(&entry.tags);
+        marks.removed.max(marks.expired) > entry.version
+    }
+
+    /// The best answer without the origin (R5): stale within its cap, the
+    /// declared fallback, the error. Always labelled.
+    pub(crate) fn degrade(&self, key: &K, reason: StaleReason, error: Error) -> Result<Hit<K, V>> {
+        let now = self.clock.now();
+        if let Some(resident) = self.servable_on_error(key) {
+            let freshness = if resident.is_fresh(now) {
+                self.telemetry.hit(|| key.clone());
+                Freshness::Fresh
+            } else {
+                self.stale(&resident, now, reason)
+            };
+            return Ok(Hit::new(Held::Resident(resident), freshness, Tier::Memory, now));
+        }
+        let fallback = self.rules.fallback.as_ref().and_then(|fallback| fallback(key));
+        if let Some(value) = fallback {
+            self.telemetry.record(EventKind::Fallback, Some(key));
+            let entry = crate::hit::fallback_entry(Value::Present(value), now);
+            return Ok(Hit::new(
+                Held::Detached(Arc::new(entry)),
+                Freshness::Fallback,
+                Tier::Fallback,
+                now,
+            ));
+        }
+        self.telemetry.record(EventKind::Failed(error.kind()), Some(key));
+        Err(error)
+    }
+
+    fn servable_on_error(&self, key: &K) -> Option<Resident<K, V>> {
+        let now = self.clock.now();
+        let window = self.policy.load().stale_if_error;
+        self.memory.peek(key, now).filter(|resident| now < resident.fresh_until() + window)
+    }
+
+    fn stale(&self, resident: &Resident<K, V>, now: Moment, reason: StaleReason) -> Freshness {
+        let age = resident.entry().age(now);
+        self.telemetry.record(EventKind::Stale { age, reason }, Some(resident.key()));
+        Freshness::Stale { age, reason }
+    }
+
+    fn answer(&self, held: Held<K, V>, tier: Tier) -> Hit<K, V> {
+        Hit::new(held, Freshness::Fresh, tier, self.clock.now())
+    }
+
+    fn timeout(&self, message: &'static str) -> Error {
+        let policy = self.policy.load();
+        Error::new(ErrorKind::Timeout, message)
+            .with("cache", &self.name)
+            .with("soft timeout", format_args!("{:?}", policy.soft_timeout))
+            .with("hard timeout", format_args!("{:?}", policy.hard_timeout))
+    }
+}

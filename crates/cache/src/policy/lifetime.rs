@@ -1,0 +1,88 @@
+//! From a policy and a loader's answer to the moments written into an entry.
+
+use std::time::Duration;
+
+use larder_core::{Moment, Ttl};
+use larder_memory::{Lifetime, Sliding};
+
+use super::Policy;
+
+/// The moments of one entry.
+pub(crate) struct Limits {
+    pub(crate) fresh_until: Moment,
+    pub(crate) stale_until: Moment,
+    pub(crate) lifetime: Lifetime,
+}
+
+/// What decides how long one answer holds.
+pub(crate) struct Answer {
+    pub(crate) present: bool,
+    pub(crate) origin_read_at: Moment,
+    pub(crate) load_cost: Duration,
+    /// What the loader, the request or the TTL rule said, if any of them did.
+    pub(crate) ttl: Option<Ttl>,
+    /// Whether an origin stands behind the cache, so that a refresh is possible.
+    pub(crate) refreshable: bool,
+}
+
+/// The moments for an answer, or `None` if it is not to be kept.
+pub(crate) fn limits(policy: &Policy, answer: &Answer) -> Option<Limits> {
+    let ttl = if answer.present {
+        answer.ttl.unwrap_or(policy.ttl)
+    } else {
+        // A loader that gives "there is none" a TTL of its own knows better.
+        answer.ttl.or(policy.negative_ttl.map(Ttl::For))?
+    };
+    if ttl.duration() == Some(Duration::ZERO) {
+        return None;
+    }
+    let start = answer.origin_read_at;
+    let oldest = policy.max_age.map_or(Moment::NEVER, |age| start + age);
+    let fresh_until = jittered(ttl, policy.jitter).from_start(start).min(oldest);
+    let stale_until = (fresh_until + policy.stale_window()).min(oldest);
+    let sliding = (policy.sliding && answer.present)
+        .then(|| ttl.duration().map(|base| Sliding { base, fresh_limit: oldest }))
+        .flatten();
+    let attention_at = attention_at(policy, answer, fresh_until);
+    Some(Limits {
+        fresh_until,
+        stale_until,
+        lifetime: Lifetime { idle: policy.idle_ttl, sliding, attention_at },
+    })
+}
+
+/// When a read has more to do than return the entry: it may refresh early, or
+/// the entry is no longer fresh.
+fn attention_at(policy: &Policy, answer: &Answer, fresh_until: Moment) -> Moment {
+    if !answer.refreshable || fresh_until.is_never() {
+        return fresh_until;
+    }
+    let ahead = policy.refresh_ahead.map_or(fresh_until, |share| {
+        let held = fresh_until.since(answer.origin_read_at);
+        answer.origin_read_at + held.mul_f64(share)
+    });
+    let early = policy
+        .early_refresh_beta
+        .map_or(fresh_until, |beta| fresh_until - early_window(answer.load_cost, beta));
+    ahead.min(early)
+}
+
+/// −ln of the smallest chance worth a look: below e^−16 ≈ 10⁻⁷ a draw is not
+/// worth what it costs each read.
+const EARLY_DRAWS: f64 = 16.0;
+
+fn early_window(load_cost: Duration, beta: f64) -> Duration {
+    // A load that took absurdly long must not overflow the product.
+    Duration::try_from_secs_f64(load_cost.as_secs_f64() * beta * EARLY_DRAWS)
+        .unwrap_or(Duration::MAX)
+}
+
+/// Shortens, never lengthens: a declared TTL is a bound.
+fn jittered(ttl: Ttl, share: f64) -> Ttl {
+    match ttl {
+        Ttl::For(duration) if share > 0.0 => {
+            Ttl::For(duration.mul_f64(1.0 - share * fastrand::f64()))
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,127 @@
+//! Calls whose options are set before they are awaited.
+
+use std::future::{Future, IntoFuture, Ready, ready};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use larder_core::{BoxFuture, Result, Tag, Tags, Ttl, Version};
+
+use crate::engine::{CacheKey, CacheValue, Engine};
+use crate::hit::Hit;
+use crate::pipeline::{PutTerms, Request, Source};
+
+/// A read that may load. Made by [`crate::Cache::get_or_load`] and
+/// [`crate::Cache::get_or_load_with`].
+#[must_use = "a call does nothing unless awaited"]
+pub struct GetOrLoad<'c, K, V> {
+    engine: &'c Arc<Engine<K, V>>,
+    key: &'c K,
+    source: Source<V>,
+    request: Request,
+}
+
+impl<'c, K: CacheKey, V: CacheValue> GetOrLoad<'c, K, V> {
+    /// How long the answer holds if this call loads it, where the loader says
+    /// nothing else.
+    pub fn ttl(mut self, ttl: impl Into<Ttl>) -> Self {
+        self.request.terms.ttl = Some(ttl.into());
+        self
+    }
+
+    /// What invalidates the answer if this call loads it, beside what the loader
+    /// and the cache's rule say.
+    pub fn tags<T: Into<Tag>>(mut self, tags: impl IntoIterator<Item = T>) -> Self {
+        self.request.terms.tags = self.request.terms.tags.union(&Tags::new(tags));
+        self
+    }
+
+    /// How long this caller waits at most, if less than the hard timeout. The
+    /// load goes on.
+    pub fn deadline(mut self, from_now: Duration) -> Self {
+        self.request.deadline = Some(self.engine.clock.precise_now() + from_now);
+        self
+    }
+
+    pub(crate) fn new(engine: &'c Arc<Engine<K, V>>, key: &'c K, source: Source<V>) -> Self {
+        Self { engine, key, source, request: Request::default() }
+    }
+}
+
+impl<'c, K: CacheKey, V: CacheValue> IntoFuture for GetOrLoad<'c, K, V> {
+    type Output = Result<Hit<K, V>>;
+    type IntoFuture = Loading<'c, K, V>;
+
+    fn into_future(self) -> Loading<'c, K, V> {
+        Loading(Step::Look(Some(self)))
+    }
+}
+
+/// [`GetOrLoad`] under way. A hit in memory is answered by the first poll
+/// without an allocation.
+#[must_use = "a future does nothing unless awaited"]
+pub struct Loading<'c, K, V>(Step<'c, K, V>);
+
+enum Step<'c, K, V> {
+    Look(Option<GetOrLoad<'c, K, V>>),
+    Load(BoxFuture<'c, Result<Hit<K, V>>>),
+}
+
+// The boxed future is pinned by its box; the rest is never pinned.
+impl<K, V> Unpin for Loading<'_, K, V> {}
+
+impl<K: CacheKey, V: CacheValue> Future for Loading<'_, K, V> {
+    type Output = Result<Hit<K, V>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Step::Look(call) = &mut self.0 {
+            let GetOrLoad { engine, key, source, request } =
+                call.take().expect("the call is taken once, by the first poll");
+            if let Some(hit) = engine.look(key) {
+                return Poll::Ready(Ok(hit));
+            }
+            self.0 = Step::Load(Box::pin(engine.load(key, request, source)));
+        }
+        match &mut self.0 {
+            Step::Load(loading) => loading.as_mut().poll(cx),
+            Step::Look(_) => unreachable!("the first poll went on to load"),
+        }
+    }
+}
+
+/// A write of one value. Made by [`crate::Cache::put`].
+#[must_use = "a call does nothing unless awaited"]
+pub struct Put<'c, K, V> {
+    engine: &'c Arc<Engine<K, V>>,
+    key: &'c K,
+    value: V,
+    terms: PutTerms,
+}
+
+impl<'c, K: CacheKey, V: CacheValue> Put<'c, K, V> {
+    /// How long the value holds.
+    pub fn ttl(mut self, ttl: impl Into<Ttl>) -> Self {
+        self.terms.ttl = Some(ttl.into());
+        self
+    }
+
+    /// What invalidates the value, beside what the cache's rule says.
+    pub fn tags<T: Into<Tag>>(mut self, tags: impl IntoIterator<Item = T>) -> Self {
+        self.terms.tags = self.terms.tags.union(&Tags::new(tags));
+        self
+    }
+
+    pub(crate) fn new(engine: &'c Arc<Engine<K, V>>, key: &'c K, value: V) -> Self {
+        Self { engine, key, value, terms: PutTerms::default() }
+    }
+}
+
+impl<K: CacheKey, V: CacheValue> IntoFuture for Put<'_, K, V> {
+    type Output = Result<Version>;
+    type IntoFuture = Ready<Result<Version>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        ready(self.engine.put(self.key, self.value, &self.terms))
+    }
+}

@@ -1,0 +1,42 @@
+//! Incoherent options are refused when a cache is built or changed (C6).
+
+use larder::{Cache, ErrorKind, Memory, Policy};
+
+use crate::support::*;
+
+#[tokio::test]
+async fn an_incoherent_policy_is_refused_and_the_old_one_stays() {
+    let world = world(plain());
+    let error = world.users.set_policy(plain().sliding(true)).expect_err("no bound");
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.to_string().contains("max_age"), "it names the remedy: {error}");
+    assert_eq!(*world.users.policy(), plain());
+    world.users.set_policy(Policy::ttl(SECOND)).expect("coherent");
+    assert_eq!(world.hit().await.fresh_for().map(|left| left <= SECOND), Some(true));
+}
+
+#[tokio::test]
+async fn a_cache_of_nothing_is_refused() {
+    let error = Cache::<String, i64>::builder("user").memory(Memory::entries(0)).build();
+    assert!(error.expect_err("refused").to_string().contains("budget of zero"));
+}
+
+#[test]
+fn outside_a_runtime_memory_works_and_a_load_says_what_is_missing() {
+    let users = Cache::<String, i64>::builder("user").policy(plain()).build().expect("coherent");
+    let ready = |future| futures_executor(future);
+    ready(Box::pin(async {
+        users.put(&ann(), 1).await.expect("put");
+        assert!(users.get_memory("ann").is_some());
+        let load = || async { Ok::<_, std::io::Error>(1) };
+        let error = users.get_or_load_with(&"bob".to_owned(), load).await.expect_err("no runtime");
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.to_string().contains("runtime"), "{error}");
+    }));
+}
+
+/// Polls a future that never waits.
+fn futures_executor(mut future: std::pin::Pin<Box<dyn Future<Output = ()> + '_>>) {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(future.as_mut().poll(&mut context).is_ready());
+}

@@ -1,0 +1,162 @@
+//! What readers get when the origin fails or is slow (R4, R5, R8).
+
+use larder::{
+    Breaker, BreakerState, ErrorKind, Freshness, LoadBudget, OriginGuard, StaleReason, Tier,
+};
+use larder_testkit::faulty::{Answer, Gate};
+
+use crate::support::*;
+
+fn failing(world: &World, times: usize) {
+    world.origin.script((0..times).map(|_| Answer::unavailable()));
+}
+
+#[tokio::test]
+async fn stale_stands_in_for_a_failing_origin_within_its_cap() {
+    let world = world(plain().stale_if_error(MINUTE * 10));
+    world.read().await;
+    world.clock.advance(MINUTE * 11 - SECOND);
+    failing(&world, 2);
+    let hit = world.hit().await;
+    assert_eq!(stale_reason(&hit), Some(StaleReason::OriginFailed));
+    assert_eq!((hit.tier(), hit.value()), (Tier::Memory, Some(&1)));
+    world.clock.advance(SECOND);
+    let error = world.users.get_or_load(&ann()).await.expect_err("the cap has passed");
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.context().any(|(name, value)| (name, value) == ("cache", "user")), "{error}");
+}
+
+#[tokio::test]
+async fn what_was_removed_while_the_origin_failed_is_not_served_stale() {
+    let world = world(plain().stale_if_error(MINUTE * 10));
+    world.read().await;
+    world.clock.advance(MINUTE);
+    let gate = Gate::new();
+    world.origin.script([Answer::unavailable().held_at(&gate)]);
+    let users = world.users.clone();
+    let reader = tokio::spawn(async move { users.get_or_load(&ann()).await.map(|_| ()) });
+    gate.wait_for_arrivals(1).await;
+    world.users.remove("ann");
+    gate.open();
+    assert!(reader.await.expect("no panic").is_err());
+}
+
+#[tokio::test]
+async fn the_fallback_stands_in_when_nothing_stale_is_there() {
+    let world = world_with(plain(), |builder| builder.fallback(|key| (key == "ann").then_some(-1)));
+    failing(&world, 3);
+    let hit = world.hit().await;
+    assert_eq!((hit.freshness(), hit.tier()), (Freshness::Fallback, Tier::Fallback));
+    assert_eq!(hit.value(), Some(&-1));
+    assert!(world.users.get_or_load(&"bob".to_owned()).await.is_err(), "it has none for bob");
+    assert!(world.users.get_memory("ann").is_none(), "a fallback is not kept");
+    world.origin.clear_script();
+    assert_eq!(world.read().await, Some(1));
+}
+
+#[tokio::test]
+async fn a_slow_origin_costs_a_reader_the_soft_timeout_and_the_load_goes_on() {
+    let world = world(plain().stale_if_error(MINUTE * 10));
+    world.read().await;
+    world.origin.set(ann(), 2);
+    world.clock.advance(MINUTE);
+    let gate = Gate::new();
+    world.origin.script([Answer::Truth.held_at(&gate)]);
+    let users = world.users.clone();
+    let reader = tokio::spawn(async move { users.get_or_load(&ann()).await.expect("answered") });
+    gate.wait_for_arrivals(1).await;
+    // The upkeep, the load's timeout and the reader's soft one.
+    world.advance_past_sleepers(3, std::time::Duration::from_millis(200)).await;
+    let hit = reader.await.expect("no panic");
+    assert_eq!(stale_reason(&hit), Some(StaleReason::SoftTimeout));
+    assert_eq!(hit.value(), Some(&1));
+    gate.open();
+    world.settle("the load landed", |world| world.users.statistics().loads_in_flight == 0).await;
+    assert_eq!(world.read().await, Some(2));
+    assert_eq!(world.loads(), 2);
+}
+
+#[tokio::test]
+async fn without_anything_stale_there_is_no_soft_timeout() {
+    let world = world(plain().stale_if_error(MINUTE * 10));
+    let gate = Gate::new();
+    world.origin.script([Answer::Truth.held_at(&gate)]);
+    let users = world.users.clone();
+    let reader = tokio::spawn(async move { users.get_or_load(&ann()).await.expect("answered") });
+    gate.wait_for_arrivals(1).await;
+    world.advance_past_sleepers(3, SECOND).await;
+    tokio::task::yield_now().await;
+    assert!(!reader.is_finished());
+    gate.open();
+    assert_eq!(reader.await.expect("no panic").into_value(), Some(1));
+}
+
+#[tokio::test]
+async fn the_breaker_opens_half_opens_and_closes_and_the_origin_is_spared() {
+    let guard = OriginGuard::new("db", Breaker::default(), LoadBudget::default());
+    let world = world_with(plain(), |builder| builder.origin_guard(guard));
+    failing(&world, 6);
+    for number in 0..5 {
+        assert_eq!(world.users.origin_health(), BreakerState::Closed, "before failure {number}");
+        assert!(world.users.get_or_load(&ann()).await.is_err());
+    }
+    assert_eq!(world.users.origin_health(), BreakerState::Open);
+    for _ in 0..100 {
+        let error = world.users.get_or_load(&ann()).await.expect_err("it is not asked");
+        assert_eq!(error.kind(), ErrorKind::BreakerOpen);
+    }
+    assert_eq!(world.loads(), 5);
+
+    world.clock.advance(MINUTE);
+    assert_eq!(world.users.origin_health(), BreakerState::HalfOpen);
+    assert!(world.users.get_or_load(&ann()).await.is_err(), "the probe fails");
+    assert_eq!(world.users.origin_health(), BreakerState::Open);
+    world.clock.advance(MINUTE);
+    assert_eq!(world.read().await, Some(1), "the next one does not");
+    assert_eq!(world.users.origin_health(), BreakerState::Closed);
+    assert_eq!(world.loads(), 7);
+    assert_eq!(world.users.statistics().loads_refused_by_breaker, 100);
+}
+
+#[tokio::test]
+async fn a_refusal_for_good_does_not_open_the_breaker() {
+    let world = world(plain());
+    let refusal = || larder::Error::new(ErrorKind::OriginFailed, "no such table");
+    world.origin.script((0..20).map(|_| Answer::Fail(refusal())));
+    for _ in 0..20 {
+        let error = world.users.get_or_load(&ann()).await.expect_err("refused");
+        assert_eq!(error.kind(), ErrorKind::OriginFailed);
+    }
+    assert_eq!(world.users.origin_health(), BreakerState::Closed);
+}
+
+#[tokio::test]
+async fn caches_of_one_origin_share_its_breaker() {
+    let guard = OriginGuard::new("db", Breaker::default().failures(1), LoadBudget::default());
+    let clock = larder::ManualClock::new();
+    let one = world_with(plain(), |b| b.origin_guard(guard.clone()).clock(clock.clone()));
+    let two = world_with(plain(), |b| b.origin_guard(guard.clone()).clock(clock.clone()));
+    failing(&one, 1);
+    assert!(one.users.get_or_load(&ann()).await.is_err());
+    let error = two.users.get_or_load(&ann()).await.expect_err("the shared breaker is open");
+    assert_eq!(error.kind(), ErrorKind::BreakerOpen);
+}
+
+#[tokio::test]
+async fn a_refresh_is_not_even_tried_while_the_breaker_is_open() {
+    let guard = OriginGuard::new("db", Breaker::default().failures(1), LoadBudget::default());
+    let policy = plain().stale_while_revalidate(MINUTE * 5);
+    let world = world_with(policy, |builder| builder.origin_guard(guard));
+    world.read().await;
+    failing(&world, 1);
+    assert!(world.users.get_or_load(&"bob".to_owned()).await.is_err());
+    world.clock.advance(MINUTE + SECOND);
+    world.settle("still open?", |_| true).await;
+    // Opened a minute ago: half-open now, so keep it open by one more failure.
+    failing(&world, 1);
+    let _ = world.users.get_or_load(&"bob".to_owned()).await;
+    let loads = world.origin.calls_count();
+    assert_eq!(stale_reason(&world.hit().await), Some(StaleReason::Revalidating));
+    assert_eq!(world.origin.calls_count(), loads);
+    assert_eq!(world.users.statistics().refreshes_skipped, 1);
+}

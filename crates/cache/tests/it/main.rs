@@ -1,0 +1,13 @@
+//! The engine against a scripted origin on a clock that the tests move.
+
+mod batches;
+mod build;
+mod degraded;
+mod early_refresh;
+mod events;
+mod fences;
+mod freshness;
+mod shutdown;
+mod single_flight;
+mod support;
+mod tags;

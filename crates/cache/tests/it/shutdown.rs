@@ -1,0 +1,43 @@
+//! Shutting down waits for what runs and begins nothing new (R10).
+
+use larder::ErrorKind;
+use larder_testkit::faulty::{Answer, Gate};
+
+use crate::support::*;
+
+#[tokio::test]
+async fn shutdown_waits_for_loads_and_refuses_new_ones() {
+    let world = world(plain());
+    world.read().await;
+    let gate = Gate::new();
+    world.origin.script([Answer::Truth.held_at(&gate)]);
+    let users = world.users.clone();
+    let reader =
+        tokio::spawn(async move { users.get_or_load(&"bob".to_owned()).await.map(|_| ()) });
+    gate.wait_for_arrivals(1).await;
+    let users = world.users.clone();
+    let shutdown = tokio::spawn(async move { users.shutdown(MINUTE).await });
+    world.settle("it is closing", |world| world.clock.sleepers_count() >= 4).await;
+    assert!(!shutdown.is_finished());
+
+    let error = world.users.get_or_load(&"eve".to_owned()).await.expect_err("no new loads");
+    assert_eq!(error.kind(), ErrorKind::ShuttingDown);
+    assert_eq!(world.read().await, Some(1), "memory still answers");
+    gate.open();
+    reader.await.expect("no panic").expect("the running load is not lost");
+    assert!(shutdown.await.expect("no panic"));
+}
+
+#[tokio::test]
+async fn shutdown_does_not_wait_longer_than_its_patience() {
+    let world = world(plain().hard_timeout(MINUTE));
+    world.origin.script([Answer::Hang]);
+    let users = world.users.clone();
+    let reader = tokio::spawn(async move { users.get_or_load(&ann()).await.map(|_| ()) });
+    world.settle("the load runs", |world| world.origin.running() == 1).await;
+    let users = world.users.clone();
+    let shutdown = tokio::spawn(async move { users.shutdown(SECOND).await });
+    world.advance_past_sleepers(4, SECOND).await;
+    assert!(!shutdown.await.expect("no panic"));
+    reader.abort();
+}

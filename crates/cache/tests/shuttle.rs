@@ -1,0 +1,247 @@
+//! An invalidation or a write during a load wins, in every interleaving: the
+//! engine under a model checker. Runs with `RUSTFLAGS="--cfg shuttle"`; each test
+//! prints how many schedules it explored.
+//!
+//! Each scenario has a row in the origin, readers, and writers that change the
+//! row and then tell the cache in one of its ways. Whoever begins to read after
+//! a writer has returned must see that writer's row or a newer one, and nobody
+//! is left waiting (the checker reports tasks that can never go on).
+
+#![cfg(shuttle)]
+
+use std::future::IntoFuture;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use larder::{
+    Cache, Error, ErrorKind, LoadContext, Loaded, ManualClock, Memory, Origin, Policy, Result,
+};
+use shuttle::scheduler::{DfsScheduler, PctScheduler, RandomScheduler, Scheduler};
+use shuttle::sync::Mutex;
+use shuttle::sync::atomic::{AtomicU64, Ordering};
+use shuttle::{Config, Runner};
+use shuttle::{future, thread};
+
+const KEY: &str = "ann";
+const TAG: &str = "people";
+
+/// How a writer tells the cache that the row has changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Verb {
+    Put,
+    Remove,
+    RemoveTag,
+    Clear,
+    Expire,
+    ExpireTag,
+}
+
+const VERBS: [Verb; 6] =
+    [Verb::Put, Verb::Remove, Verb::RemoveTag, Verb::Clear, Verb::Expire, Verb::ExpireTag];
+
+/// A row that a load reads first and answers later, so that whatever can come
+/// between does.
+#[derive(Clone)]
+struct Row {
+    value: Arc<AtomicU64>,
+    fails: Fails,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fails {
+    Never,
+    ByPanic,
+    ByError,
+}
+
+impl Origin<String, u64> for Row {
+    async fn load(&self, _: &String, _: &LoadContext) -> Result<Loaded<u64>> {
+        let value = self.value.load(Ordering::SeqCst);
+        future::yield_now().await;
+        match self.fails {
+            Fails::Never => Ok(Loaded::value(value).tags([TAG])),
+            Fails::ByPanic => panic!("the loader of this scenario panics"),
+            Fails::ByError => Err(Error::new(ErrorKind::Unavailable, "scripted")),
+        }
+    }
+}
+
+/// The cache, its row, and the newest row of which some writer has told.
+#[derive(Clone)]
+struct World {
+    cache: Cache<String, u64>,
+    row: Row,
+    told: Arc<AtomicU64>,
+    writers: Arc<Mutex<()>>,
+}
+
+impl World {
+    fn new(fails: Fails) -> Self {
+        let row = Row { value: Arc::new(AtomicU64::new(1)), fails };
+        let cache = Cache::builder("user")
+            .memory(Memory::entries(100))
+            .origin(row.clone())
+            .policy(Policy::default().jitter(0.0).early_refresh_beta(None))
+            .clock(ManualClock::new())
+            .build()
+            .expect("a coherent cache");
+        Self { cache, row, told: Arc::new(AtomicU64::new(1)), writers: Arc::new(Mutex::new(())) }
+    }
+
+    async fn read(&self) {
+        let told = self.told.load(Ordering::SeqCst);
+        let read = self.cache.get_or_load(&KEY.to_owned()).await;
+        match (self.row.fails, read) {
+            (Fails::Never, Ok(hit)) => {
+                let value = hit.value().copied().expect("the row is there");
+                assert!(value >= told, "read {value} after being told of {told}");
+            }
+            (Fails::Never, Err(error)) => panic!("{error}"),
+            // What was put may be read; a failed load is an error, and not a wait.
+            (_, Ok(_) | Err(_)) => {}
+        }
+    }
+
+    /// Changes the row, then tells the cache.
+    fn write(&self, verb: Verb) {
+        // Writers of one row take turns, as transactions do; loads do not wait.
+        let _turn = self.writers.lock().expect("no writer panics");
+        let value = self.row.value.fetch_add(1, Ordering::SeqCst) + 1;
+        match verb {
+            Verb::Put => {
+                let key = KEY.to_owned();
+                let put = self.cache.put(&key, value).tags([TAG]).into_future();
+                future::block_on(put).expect("it is put");
+            }
+            Verb::Remove => drop(self.cache.remove(KEY)),
+            Verb::RemoveTag => drop(self.cache.remove_tag(TAG)),
+            Verb::Clear => drop(self.cache.clear()),
+            Verb::Expire => drop(self.cache.expire(KEY)),
+            Verb::ExpireTag => drop(self.cache.expire_tag(TAG)),
+        }
+        self.told.fetch_max(value, Ordering::SeqCst);
+    }
+}
+
+/// Readers and writers side by side, then one reader after them all.
+fn scenario(warm: bool, readers: usize, verbs: &[Verb], fails: Fails) {
+    let world = World::new(fails);
+    if warm {
+        future::block_on(world.read());
+    }
+    let mut tasks = Vec::new();
+    for _ in 0..readers {
+        let world = world.clone();
+        tasks.push(future::spawn(async move { world.read().await }));
+    }
+    let writers: Vec<_> = verbs
+        .iter()
+        .copied()
+        .map(|verb| {
+            let world = world.clone();
+            thread::spawn(move || world.write(verb))
+        })
+        .collect();
+    for task in tasks {
+        future::block_on(task).expect("no reader panics");
+    }
+    for writer in writers {
+        writer.join().expect("no writer panics");
+    }
+    future::block_on(world.read());
+}
+
+/// Runs a scenario under a scheduler and returns how many schedules it took.
+fn explore(scheduler: impl Scheduler + 'static, run: impl Fn() + Send + Sync + 'static) -> usize {
+    let mut config = Config::new();
+    config.stack_size = 0x20000;
+    let schedules = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&schedules);
+    Runner::new(scheduler, config).run(move || {
+        counter.fetch_add(1, Relaxed);
+        run();
+    });
+    schedules.load(Relaxed)
+}
+
+/// How much to explore: all of it with `LARDER_FULL`, a tenth otherwise.
+fn schedules(full: usize) -> usize {
+    if std::env::var_os("LARDER_FULL").is_some() { full } else { full / 10 }
+}
+
+fn report(what: &str, schedules: usize) {
+    println!("{what}: {schedules} schedules, 0 violations");
+}
+
+#[test]
+fn one_reader_and_one_writer_depth_first() {
+    for verb in VERBS {
+        for warm in [false, true] {
+            let scheduler = DfsScheduler::new(Some(schedules(200_000)), false);
+            let count = explore(scheduler, move || scenario(warm, 1, &[verb], Fails::Never));
+            report(&format!("depth first, {verb:?}, warm {warm}"), count);
+        }
+    }
+}
+
+#[test]
+fn two_readers_and_each_pair_of_writers() {
+    let mut count = 0;
+    for first in VERBS {
+        for second in VERBS {
+            for warm in [false, true] {
+                let run = move || scenario(warm, 2, &[first, second], Fails::Never);
+                count += explore(RandomScheduler::new(schedules(5_000)), run);
+                count += explore(PctScheduler::new(4, schedules(5_000)), run);
+            }
+        }
+    }
+    report("two readers, each pair of writers", count);
+}
+
+#[test]
+fn three_readers_and_every_writer_at_once() {
+    let run = || scenario(false, 3, &VERBS, Fails::Never);
+    let random = explore(RandomScheduler::new(schedules(50_000)), run);
+    let prioritised = explore(PctScheduler::new(6, schedules(50_000)), run);
+    report("three readers, every writer", random + prioritised);
+}
+
+#[test]
+fn a_failing_or_panicking_loader_leaves_nobody_waiting() {
+    for (what, fails) in [("error", Fails::ByError), ("panic", Fails::ByPanic)] {
+        let mut count = 0;
+        for verb in VERBS {
+            let run = move || scenario(false, 2, &[verb], fails);
+            count += explore(RandomScheduler::new(schedules(5_000)), run);
+            count += explore(PctScheduler::new(4, schedules(5_000)), run);
+        }
+        report(what, count);
+    }
+}
+
+#[test]
+fn a_reader_that_leaves_takes_nobody_along() {
+    let run = || {
+        let world = World::new(Fails::Never);
+        let leaver = future::spawn({
+            let world = world.clone();
+            async move { world.read().await }
+        });
+        let stayer = future::spawn({
+            let world = world.clone();
+            async move { world.read().await }
+        });
+        let writer = thread::spawn({
+            let world = world.clone();
+            move || world.write(Verb::Remove)
+        });
+        leaver.abort();
+        future::block_on(stayer).expect("it is answered");
+        writer.join().expect("no panic");
+        future::block_on(world.read());
+    };
+    let random = explore(RandomScheduler::new(schedules(20_000)), run);
+    let prioritised = explore(PctScheduler::new(4, schedules(20_000)), run);
+    report("a reader that leaves", random + prioritised);
+}

@@ -1,0 +1,52 @@
+//! The contract of Larder: what a key, an entry, a version, a tag and an error
+//! are, how time is read, and the seams that adapters implement.
+//!
+//! Everything above depends on this crate and this crate depends on nothing
+//! that talks to the world: no runtime, no network, no file. A new tier, origin
+//! or journal is a type in another crate that implements a trait from here.
+//!
+//! | seam | implemented by | says |
+//! |---|---|---|
+//! | [`Origin`] | databases, services | where the truth is read and written |
+//! | [`Store`] | shared and disk tiers | bytes by key, versions enforced |
+//! | [`Codec`] | serializers | how a value becomes bytes |
+//! | [`Bus`] | message carriers | what other nodes changed |
+//! | [`Journal`] | durable logs | writes acknowledged before the origin has them |
+//! | [`Lease`] | shared tiers | who of many nodes may load a key |
+//! | [`Clock`] | this crate | monotonic time, real or driven by a test |
+
+mod bus;
+mod class;
+mod clock;
+mod codec;
+mod entry;
+mod error;
+mod heap_size;
+mod journal;
+mod key;
+mod lease;
+mod loaded;
+mod moment;
+mod origin;
+mod store;
+mod tag;
+mod ttl;
+mod version;
+
+pub use bus::{Bus, BusMessage, BusPosition, Change, Subscription, Verb};
+pub use class::Class;
+pub use clock::{Clock, ManualClock, Sleep};
+pub use codec::{BytesCodec, Codec, JsonCodec};
+pub use entry::{Entry, Value};
+pub use error::{BoxError, Error, ErrorKind, Result};
+pub use heap_size::{HeapSize, allocation_size};
+pub use journal::{Journal, JournalOffset, JournalRecord};
+pub use key::{Key, KeyBuilder, KeyPattern, PatternError, canonical_json, json_hash};
+pub use lease::{FencingToken, Lease, LeaseGrant};
+pub use loaded::{LoadCause, LoadContext, Loaded, Outcome};
+pub use moment::Moment;
+pub use origin::{BoxFuture, DynOrigin, Origin};
+pub use store::{Capabilities, DynStore, PutCondition, PutOutcome, Store, StoredEntry};
+pub use tag::{Tag, Tags};
+pub use ttl::{Ttl, TtlClass};
+pub use version::Version;

@@ -1,0 +1,139 @@
+use crate::{Class, Moment, Tag, Tags, Ttl, Value, Version};
+
+/// Why an origin is asked.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum LoadCause {
+    /// Nobody had it.
+    Miss,
+    /// It is fresh, and is refreshed before it expires.
+    RefreshAhead,
+    /// It is stale.
+    Revalidation,
+}
+
+/// What a loader is told about the load it runs.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LoadContext {
+    /// Why the origin is asked.
+    pub cause: LoadCause,
+    /// When the answer is of no use any more: the hard timeout.
+    pub deadline: Moment,
+    /// The version held, if one is: an origin that can tell that nothing
+    /// changed since may answer [`Loaded::not_modified`].
+    pub held: Option<Version>,
+}
+
+impl LoadContext {
+    /// A load for this cause, with this deadline.
+    #[must_use]
+    pub const fn new(cause: LoadCause, deadline: Moment) -> Self {
+        Self { cause, deadline, held: None }
+    }
+
+    /// The same, with the version that is held.
+    #[must_use]
+    pub const fn holding(mut self, version: Version) -> Self {
+        self.held = Some(version);
+        self
+    }
+}
+
+/// What a loader found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Outcome<V> {
+    /// A value, or that there is none.
+    Found(Value<V>),
+    /// What [`LoadContext::held`] names still holds.
+    NotModified,
+    /// An answer for whoever waits now, and not to be kept.
+    DontCache(Value<V>),
+}
+
+/// A loader's answer: what it found and, if it knows, how long that holds and
+/// what invalidates it. What it says goes before the cache's policy.
+///
+/// ```
+/// use larder_core::{Loaded, Ttl};
+///
+/// let album = Loaded::value("Kind of Blue").ttl(Ttl::secs(3600)).tags(["artist:miles"]);
+/// let missing: Loaded<&str> = Loaded::absent();
+/// let from_option: Loaded<&str> = Some("Kind of Blue").into();
+/// # let _ = (album, missing, from_option);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Loaded<V> {
+    /// What it found.
+    pub outcome: Outcome<V>,
+    /// How long it holds from the start of the read, if the loader knows (K4).
+    pub ttl: Option<Ttl>,
+    /// What invalidates it, beside the tags the cache derives from the key.
+    pub tags: Tags,
+    /// How sensitive it is, if that depends on the value.
+    pub class: Option<Class>,
+}
+
+impl<V> Loaded<V> {
+    /// The key has this value.
+    #[must_use]
+    pub const fn value(value: V) -> Self {
+        Self::of(Outcome::Found(Value::Present(value)))
+    }
+
+    /// The key has no value: kept for the negative TTL.
+    #[must_use]
+    pub const fn absent() -> Self {
+        Self::of(Outcome::Found(Value::Absent))
+    }
+
+    /// The version held still holds: its freshness starts anew.
+    #[must_use]
+    pub const fn not_modified() -> Self {
+        Self::of(Outcome::NotModified)
+    }
+
+    /// The key has this value, and it is not to be kept.
+    #[must_use]
+    pub const fn dont_cache(value: V) -> Self {
+        Self::of(Outcome::DontCache(Value::Present(value)))
+    }
+
+    /// Sets how long it holds, counted from the start of the read.
+    #[must_use]
+    pub fn ttl(mut self, ttl: impl Into<Ttl>) -> Self {
+        self.ttl = Some(ttl.into());
+        self
+    }
+
+    /// Adds tags.
+    #[must_use]
+    pub fn tags<T: Into<Tag>>(mut self, tags: impl IntoIterator<Item = T>) -> Self {
+        self.tags = self.tags.union(&Tags::new(tags));
+        self
+    }
+
+    /// Sets how sensitive it is.
+    #[must_use]
+    pub const fn class(mut self, class: Class) -> Self {
+        self.class = Some(class);
+        self
+    }
+
+    const fn of(outcome: Outcome<V>) -> Self {
+        Self { outcome, ttl: None, tags: Tags::NONE, class: None }
+    }
+}
+
+impl<V> From<V> for Loaded<V> {
+    fn from(value: V) -> Self {
+        Self::value(value)
+    }
+}
+
+impl<V> From<Option<V>> for Loaded<V> {
+    fn from(value: Option<V>) -> Self {
+        value.map_or_else(Self::absent, Self::value)
+    }
+}

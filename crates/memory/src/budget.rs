@@ -1,0 +1,143 @@
+use std::fmt;
+
+use larder_core::{Entry, HeapSize, Value};
+
+use crate::node::Handle;
+use crate::wheel::Wheel;
+
+/// How much a memory tier may hold.
+pub struct Budget<K, V> {
+    limit: Limit,
+    heap: Heap<K, V>,
+}
+
+/// The size of a budget and its unit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Limit {
+    /// So many entries, of whatever size.
+    Entries(u64),
+    /// So many bytes of keys, values and bookkeeping.
+    Bytes(u64),
+}
+
+/// How to learn what an entry owns on the heap.
+struct Heap<K, V> {
+    pair: PairBytes<K, V>,
+    key_alone: Box<dyn Fn(&K) -> usize + Send + Sync>,
+}
+
+type PairBytes<K, V> = Box<dyn Fn(&K, &V) -> usize + Send + Sync>;
+
+/// What a key without a value is counted as where nobody says what it owns.
+const UNKNOWN_KEY_BYTES: usize = 64;
+
+impl<K: 'static, V: 'static> Budget<K, V> {
+    /// At most this many entries.
+    #[must_use]
+    pub fn entries(limit: u64) -> Self {
+        let heap = Heap { pair: Box::new(|_, _| 0), key_alone: Box::new(|_| 0) };
+        Self { limit: Limit::Entries(limit), heap }
+    }
+
+    /// At most this many bytes, of which keys and values say themselves what
+    /// they own on the heap. Everything else the tier needs for an entry is
+    /// counted as well.
+    #[must_use]
+    pub fn bytes(limit: u64) -> Self
+    where
+        K: HeapSize,
+        V: HeapSize,
+    {
+        Self::bytes_by(limit, |key: &K, value: &V| key.heap_size() + value.heap_size())
+            .key_alone_by(K::heap_size)
+    }
+
+    /// At most this many bytes, where `heap` tells the bytes that key and value
+    /// together own on the heap. It is called once for each insertion.
+    ///
+    /// An entry that records the absence of a value is counted as 64 bytes, see
+    /// [`Budget::key_alone_by`].
+    #[must_use]
+    pub fn bytes_by(limit: u64, heap: impl Fn(&K, &V) -> usize + Send + Sync + 'static) -> Self {
+        let heap = Heap { pair: Box::new(heap), key_alone: Box::new(|_| UNKNOWN_KEY_BYTES) };
+        Self { limit: Limit::Bytes(limit), heap }
+    }
+
+    /// Tells the bytes that a key owns on the heap, for entries without a value.
+    /// Matters where clients choose long keys that do not exist.
+    #[must_use]
+    pub fn key_alone_by(mut self, heap: impl Fn(&K) -> usize + Send + Sync + 'static) -> Self {
+        self.heap.key_alone = Box::new(heap);
+        self
+    }
+
+    /// The size and unit.
+    #[must_use]
+    pub fn limit(&self) -> Limit {
+        self.limit
+    }
+
+    /// What an entry counts, given the bytes that its tags and lifetime own.
+    pub(crate) fn weigh(&self, key: &K, entry: &Entry<V>, owned_bytes: usize) -> u64 {
+        if let Limit::Entries(_) = self.limit {
+            return 1;
+        }
+        let heap = match &entry.value {
+            Value::Present(value) => (self.heap.pair)(key, value),
+            Value::Absent => (self.heap.key_alone)(key),
+        };
+        let fixed = Handle::<K, V>::NODE_BYTES + Self::PLACE_BYTES;
+        heap.saturating_add(owned_bytes).saturating_add(fixed) as u64
+    }
+
+    /// Bytes that the cache and the roster need to keep one node: a slot of
+    /// quick_cache's slab and of its table, and a place of the wheel.
+    ///
+    /// All of them grow by doubling, and all shards at about the same time. So
+    /// they are counted as little more than half full: a budget that over-counts
+    /// holds, one that under-counts does not.
+    const PLACE_BYTES: usize =
+        (SLAB_SLOT_BYTES + Wheel::<Handle<K, V>>::PLACE_BYTES + TABLE_SLOT_BYTES) * 7 / 4;
+
+    /// A guess at how many entries the budget has room for.
+    pub(crate) fn estimated_entries(&self) -> u64 {
+        match self.limit {
+            Limit::Entries(entries) => entries,
+            Limit::Bytes(bytes) => {
+                let fixed = Handle::<K, V>::NODE_BYTES + Self::PLACE_BYTES;
+                bytes / (fixed as u64 + GUESSED_HEAP_BYTES)
+            }
+        }
+    }
+
+    /// What the cache may hold so that with `shards` shards and the memory of
+    /// keys evicted lately the budget is kept.
+    pub(crate) fn capacity(&self, shards: u64, estimated_entries: u64) -> u64 {
+        match self.limit {
+            Limit::Entries(entries) => entries,
+            Limit::Bytes(bytes) => {
+                let shard = (Wheel::<Handle<K, V>>::EMPTY_BYTES + SHARD_BYTES) as u64;
+                let ghost = ((SLAB_SLOT_BYTES + TABLE_SLOT_BYTES) * 7 / 4) as u64;
+                let ghosts = (estimated_entries as f64 * GHOST_ALLOCATION) as u64 * ghost;
+                bytes.saturating_sub(shards * shard + ghosts)
+            }
+        }
+    }
+}
+
+/// A slot of quick_cache's slab with two handles in it.
+const SLAB_SLOT_BYTES: usize = 40;
+/// An index and a control byte.
+const TABLE_SLOT_BYTES: usize = 5;
+/// The locks, counters and table headers of one shard.
+const SHARD_BYTES: usize = 512;
+const GUESSED_HEAP_BYTES: u64 = 256;
+/// How many evicted keys are remembered for each entry held.
+pub(crate) const GHOST_ALLOCATION: f64 = 0.5;
+
+impl<K, V> fmt::Debug for Budget<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Budget").field(&self.limit).finish()
+    }
+}

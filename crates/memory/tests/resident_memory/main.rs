@@ -1,0 +1,219 @@
+//! What the tier takes from the allocator. Its own binary, as the allocator is
+//! that of the whole process; and each measurement runs in a process of its own,
+//! as memory that an earlier one gave back would be used again unseen.
+#![cfg(not(shuttle))]
+
+use std::process::Command;
+use std::time::Duration;
+
+use larder_core::{Class, Entry, Moment, Tags, Value, Version};
+use larder_memory::{Budget, Lifetime, MemoryTier, Options, Sliding};
+use tikv_jemalloc_ctl::{epoch, stats, thread};
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+const MIB: u64 = 1 << 20;
+const NOW: Moment = Moment::from_nanos(3_600_000_000_000);
+
+/// Runs the test of this name in a process of its own, and there its body.
+#[allow(clippy::print_stdout, reason = "the figures are what the test is about")]
+fn alone(test: &str, body: impl FnOnce()) {
+    const ALONE: &str = "LARDER_MEMORY_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return body();
+    }
+    let this = std::env::current_exe().expect("a test binary has a path");
+    let output = Command::new(this)
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env(ALONE, "1")
+        .output()
+        .expect("a test binary can be run");
+    let said = String::from_utf8_lossy(&output.stdout);
+    println!("{said}");
+    assert!(said.contains("1 passed"), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Bytes of memory the allocator has from the system and has not given back,
+/// and bytes of allocations.
+fn memory() -> (u64, u64) {
+    epoch::advance().expect("jemalloc keeps statistics");
+    let resident = stats::resident::read().expect("jemalloc keeps statistics");
+    let allocated = stats::allocated::read().expect("jemalloc keeps statistics");
+    (resident as u64, allocated as u64)
+}
+
+type Tier = MemoryTier<String, Box<[u8]>>;
+
+fn put(tier: &Tier, number: u64, size: usize, tags: &dyn Fn(u64) -> Tags) {
+    let entry = Entry {
+        value: Value::Present(vec![0; size].into_boxed_slice()),
+        version: tier.versions().next(),
+        origin_read_at: NOW,
+        fresh_until: NOW + Duration::from_secs(60 + number % 3600),
+        stale_until: NOW + Duration::from_secs(7200),
+        load_cost: Duration::from_millis(1),
+        tags: tags(number),
+        class: Class::Public,
+    };
+    tier.insert(format!("product:{number:010}"), entry, Lifetime::OF_ENTRY, NOW);
+}
+
+/// Fills a tier, then replaces and evicts several times what it holds, and holds
+/// the memory it takes against its budget.
+#[allow(clippy::print_stdout, reason = "the figures are what the test is about")]
+fn check(budget: u64, sizes: &[usize], tags: &dyn Fn(u64) -> Tags) {
+    let (resident_before, allocated_before) = memory();
+    let tier = Tier::new(Options::new(Budget::bytes(budget)));
+    let size = |number: u64| sizes[number as usize % sizes.len()];
+    let mut number = 0;
+    while tier.statistics().removals.total() < 1000 {
+        for _ in 0..500 {
+            put(&tier, number, size(number), tags);
+            number += 1;
+        }
+    }
+    let judge = |phase: &str| {
+        let statistics = tier.statistics();
+        let (resident, allocated) = memory();
+        let of_budget = |now: u64, before: u64| now.saturating_sub(before) as f64 / budget as f64;
+        let allocated = of_budget(allocated, allocated_before);
+        let resident = of_budget(resident, resident_before);
+        println!(
+            "{:4} MiB, values of {sizes:?} bytes, {phase}: {} entries, counted {:.3}, allocated \
+             {:.3}, resident {resident:.3} of the budget",
+            budget / MIB,
+            statistics.entries,
+            statistics.bytes as f64 / budget as f64,
+            allocated,
+        );
+        // What the allocator keeps for some seconds after it was freed, a
+        // megabyte or so, would be most of a small budget.
+        let judged = if budget < 16 * MIB { allocated } else { resident };
+        assert!((0.75..=1.25).contains(&judged), "takes {judged:.3} of the budget");
+    };
+    judge("full");
+    let entries = tier.statistics().entries;
+    for step in 0..entries * 2 {
+        // New keys, and every third time one that may be there still.
+        let old = number.saturating_sub(step * 7919 % entries);
+        let key = if step % 3 == 0 { old } else { number + step };
+        put(&tier, key, size(step), tags);
+        tier.get(format!("product:{old:010}").as_str(), NOW);
+    }
+    judge("after churn");
+}
+
+#[test]
+fn small_values_stay_within_the_budget() {
+    alone("small_values_stay_within_the_budget", || {
+        check(32 * MIB, &[16], &|_| Tags::NONE);
+    });
+}
+
+#[test]
+fn large_values_stay_within_the_budget() {
+    alone("large_values_stay_within_the_budget", || {
+        check(32 * MIB, &[4096], &|_| Tags::NONE);
+    });
+}
+
+#[test]
+fn values_of_mixed_sizes_stay_within_the_budget() {
+    alone("values_of_mixed_sizes_stay_within_the_budget", || {
+        check(32 * MIB, &[16, 100, 333, 1000, 4096, 12_345], &|_| Tags::NONE);
+    });
+}
+
+#[test]
+fn a_small_budget_is_kept() {
+    alone("a_small_budget_is_kept", || {
+        check(4 * MIB, &[16], &|_| Tags::NONE);
+        check(4 * MIB, &[4096], &|_| Tags::NONE);
+    });
+}
+
+#[test]
+fn shared_tags_are_counted() {
+    alone("shared_tags_are_counted", || {
+        let shared = |number: u64| Tags::new(["table:product", &format!("page:{}", number % 50)]);
+        check(16 * MIB, &[100], &shared);
+    });
+}
+
+#[test]
+fn tags_of_single_entries_are_counted() {
+    alone("tags_of_single_entries_are_counted", || {
+        let own = |number: u64| Tags::new([format!("customer:{number}")]);
+        check(16 * MIB, &[100], &own);
+    });
+}
+
+#[test]
+fn an_empty_tier_takes_next_to_nothing() {
+    alone("an_empty_tier_takes_next_to_nothing", || {
+        let (_, before) = memory();
+        let tier = Tier::new(Options::new(Budget::bytes(1024 * MIB)));
+        let (_, after) = memory();
+        assert!(after - before < 128 << 10, "{} bytes", after - before);
+        drop(tier);
+    });
+}
+
+#[test]
+fn cleared_entries_give_their_memory_back() {
+    alone("cleared_entries_give_their_memory_back", || {
+        let (_, before) = memory();
+        let tier = Tier::new(Options::new(Budget::bytes(64 * MIB)));
+        for number in 0..10_000 {
+            put(&tier, number, 4096, &|_| Tags::NONE);
+        }
+        let (_, full) = memory();
+        assert!(full - before > 40 * MIB);
+        tier.clear();
+        while tier.sweep(NOW, 1000).more {}
+        let (_, swept) = memory();
+        assert!(swept.saturating_sub(before) < 3 * MIB, "{} bytes are left", swept - before);
+    });
+}
+
+#[test]
+fn a_hit_allocates_nothing() {
+    alone("a_hit_allocates_nothing", || {
+        let tier = Tier::new(Options::new(Budget::bytes(16 * MIB)));
+        let tags = |number: u64| Tags::new([format!("page:{}", number % 50)]);
+        for number in 0..1000 {
+            put(&tier, number, 100, &tags);
+        }
+        let mut moving =
+            tier.peek("product:0000000001", NOW).expect("it was put in").entry().clone();
+        moving.version = Version::new(u64::MAX >> 1);
+        let sliding = Sliding { base: Duration::from_secs(600), fresh_limit: Moment::NEVER };
+        let lifetime = Lifetime {
+            idle: Some(Duration::from_secs(60)),
+            sliding: Some(sliding),
+            attention_at: NOW + Duration::from_secs(30),
+        };
+        tier.insert("moving".to_owned(), moving, lifetime, NOW);
+        let keys: Vec<String> = (0..1000).map(|number| format!("product:{number:010}")).collect();
+        let hits = |now: Moment| {
+            let seen = keys.iter().filter(|key| {
+                let hit = tier.get(key.as_str(), now);
+                hit.is_some_and(|hit| hit.entry().value.is_present() && hit.is_fresh(now))
+            });
+            let moving = tier.get("moving", now).is_some_and(|hit| !hit.needs_attention(now));
+            seen.count() + usize::from(moving)
+        };
+        assert_eq!(hits(NOW), 1001, "the first look at each entry");
+        let allocated = thread::allocatedp::read().expect("jemalloc counts by thread");
+        let before = allocated.get();
+        for millis in 0..100 {
+            assert_eq!(hits(NOW + Duration::from_millis(millis * 10)), 1001);
+        }
+        assert_eq!(allocated.get() - before, 0, "bytes were allocated by hits");
+        tier.expire_tag(&larder_core::Tag::new("page:1"), NOW);
+        let before = allocated.get();
+        assert_eq!(hits(NOW + Duration::from_secs(1)), 1001 - 20);
+        assert_eq!(allocated.get() - before, 0, "bytes were allocated by a closer look");
+    });
+}

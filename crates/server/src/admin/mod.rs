@@ -1,0 +1,85 @@
+//! The door for administrators: metrics, health and caches over HTTP.
+
+mod access;
+mod answer;
+mod caches;
+mod health;
+mod listener;
+mod metrics;
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router, middleware};
+use serde_json::json;
+
+pub use access::Access;
+pub use health::Checks;
+pub use listener::Listener;
+
+use crate::build_info;
+use crate::explanation::{Subject, explain};
+use crate::serve::Server;
+use answer::Failure;
+
+/// Every page of the administration.
+fn router(server: Arc<Server>, access: Access) -> Router {
+    let guarded = Router::new()
+        .route("/", get(index))
+        .route("/metrics", get(metrics_page))
+        .route("/caches", get(caches::list))
+        .route("/caches/{name}", get(caches::show).delete(caches::clear))
+        .route("/caches/{name}/keys/{key}", get(caches::show_key).delete(caches::remove_key))
+        .route("/caches/{name}/keys/{key}/expire", axum::routing::post(caches::expire_key))
+        .route("/explain/{key}", get(explain_key))
+        .layer(middleware::from_fn_with_state(Arc::new(access), access::require));
+    Router::new()
+        // Whoever watches over the process has no password.
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .merge(guarded)
+        .fallback(|| async { Failure::not_found("there is no such page; GET / lists them") })
+        .method_not_allowed_fallback(|| async { Failure::method_not_allowed() })
+        .with_state(server)
+}
+
+async fn index(State(server): State<Arc<Server>>) -> Json<serde_json::Value> {
+    Json(json!({
+        "name": "larder",
+        "version": build_info::VERSION,
+        "uptime_seconds": server.started_at.elapsed().as_secs(),
+        "redis": server.redis_address.to_string(),
+        "pages": {
+            "/metrics": "counters for Prometheus",
+            "/healthz": "whether the process is alive",
+            "/readyz": "whether it can answer from its databases",
+            "/caches": "every cache with its policy and statistics",
+            "/caches/{name}": "one cache; DELETE empties it",
+            "/caches/{name}/keys/{key}": "one key, with ?value=true its value; DELETE removes it",
+            "/caches/{name}/keys/{key}/expire": "POST makes it stale",
+            "/explain/{key}": "which cache a key belongs to, and why it is treated so",
+        },
+    }))
+}
+
+async fn metrics_page(State(server): State<Arc<Server>>) -> Result<Response, Failure> {
+    let text = metrics::text(&server).map_err(|error| Failure::internal(&error))?;
+    Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
+}
+
+async fn explain_key(
+    State(server): State<Arc<Server>>,
+    Path(key): Path<String>,
+) -> Result<Json<serde_json::Value>, Failure> {
+    let settings = server.settings.load_full();
+    let served = server.registry.served();
+    let subjects: Vec<_> = served.iter().map(|it| Subject::served(it, &settings)).collect();
+    let explanation = explain(&settings, &subjects, &key);
+    let mut value = serde_json::to_value(explanation).map_err(|error| Failure::internal(&error))?;
+    let entry = server.registry.find(key.as_bytes()).and_then(|it| caches::entry(it, &key));
+    value["entry"] = entry.unwrap_or_default();
+    Ok(Json(value))
+}

@@ -1,0 +1,40 @@
+//! The configuration: its options, how they are read, and what is wrong with
+//! them.
+
+mod cache_options;
+mod check;
+mod diagnostic;
+mod options;
+mod origin_options;
+mod overrides;
+mod parse;
+pub mod policy;
+pub mod redact;
+mod reference;
+mod schema;
+mod settings;
+mod source;
+pub mod suggest;
+pub mod template;
+mod units;
+
+pub use cache_options::{AgeRule, CacheOptions, ParameterType, PolicyOptions, TtlByAgeOptions};
+pub use check::{KeyShape, check, fuzz, is_protected};
+pub use diagnostic::{Diagnostic, Diagnostics, Severity};
+pub use options::{
+    Config, DangerousCommand, LogFormat, LogLevel, MemoryOptions, ServerOptions, UserOptions,
+};
+pub use origin_options::{BreakerOptions, BreakerPreset, OriginOptions, TlsMode};
+pub use overrides::{Bind, Overrides};
+pub use parse::{Parsed, TEXT_BYTES_MAX, parse};
+pub use reference::{meaning_of, reference_text};
+pub use schema::{schema, schema_text};
+pub use settings::Settings;
+pub use source::{Locations, Position, Source, Spans};
+pub use units::{
+    ByteSize, ClassName, DurationText, OptionalDuration, OptionalNumber, OptionalShare, Share,
+    SizeOrShare, TtlClassName, TtlText, UnitError, show_bytes, show_duration,
+};
+
+/// A configuration with every option, each with a word about it.
+pub const EXAMPLE: &str = include_str!("example.toml");

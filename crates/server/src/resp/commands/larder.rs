@@ -1,0 +1,360 @@
+//! Larder's own commands: what a cache knows, and how to make it forget.
+
+use std::time::Duration;
+
+use larder::{BreakerState, Inspection};
+use larder_core::{Tag, Ttl};
+
+use super::super::cached::shown;
+use super::super::command::{Command, Group, Handler, KeySpec, OnCache};
+use super::super::routes::ServedCache;
+use super::super::session::Session;
+use super::super::{Protocol, Reply};
+use super::client::on_or_off;
+
+/// What all of these have in common. They are barred from transactions: what a
+/// cache holds is not under the locks that make `EXEC` atomic.
+const LARDER: Command = Command {
+    name: "",
+    arity: 2,
+    syntax: "",
+    summary: "",
+    group: Group::Larder,
+    since: "",
+    complexity: "O(1)",
+    flags: &["fast", "no_multi"],
+    keys: KeySpec::NONE,
+    on_cache: OnCache::NoKeys,
+    handler: Handler::Session(explain),
+};
+
+pub(super) const COMMANDS: &[Command] = &[
+    Command {
+        name: "larder.clear",
+        syntax: "cache",
+        summary: "Removes every entry of a cache.",
+        flags: &["admin", "no_multi"],
+        handler: Handler::Session(clear),
+        ..LARDER
+    },
+    Command {
+        name: "larder.expire",
+        arity: -3,
+        syntax: "TAG tag [tag ...] | KEY key [key ...]",
+        summary: "Marks cached entries as stale: they may be served while they are loaded anew.",
+        complexity: "O(N) where N is the number of tags or keys",
+        handler: Handler::Session(expire),
+        ..LARDER
+    },
+    Command {
+        name: "larder.explain",
+        syntax: "key",
+        summary: "Returns which cache a key belongs to, its policy, and what is cached.",
+        flags: &["readonly", "fast", "no_multi"],
+        handler: Handler::Session(explain),
+        ..LARDER
+    },
+    Command {
+        name: "larder.labels",
+        syntax: "ON|OFF",
+        summary: "Labels each answer of a cache with its freshness, tier and age (RESP3 only).",
+        handler: Handler::Session(labels),
+        ..LARDER
+    },
+    Command {
+        name: "larder.remove",
+        arity: -3,
+        syntax: "TAG tag [tag ...] | KEY key [key ...]",
+        summary: "Removes cached entries: the next read loads them anew.",
+        complexity: "O(N) where N is the number of tags or keys",
+        handler: Handler::Session(remove),
+        ..LARDER
+    },
+    Command {
+        name: "larder.stats",
+        arity: -1,
+        syntax: "[cache]",
+        summary: "Returns the statistics of one cache or of all.",
+        complexity: "O(N) where N is the number of caches",
+        flags: &["no_multi"],
+        handler: Handler::Session(stats),
+        ..LARDER
+    },
+];
+
+fn expire(session: &mut Session, arguments: &[&[u8]], reply: &mut Reply) {
+    invalidate(
+        session,
+        arguments,
+        reply,
+        |cache, tag| {
+            cache.expire_tag(tag);
+        },
+        |cache, key| cache.expire(key),
+    );
+}
+
+fn remove(session: &mut Session, arguments: &[&[u8]], reply: &mut Reply) {
+    invalidate(
+        session,
+        arguments,
+        reply,
+        |cache, tag| {
+            cache.remove_tag(tag);
+        },
+        |cache, key| cache.remove(key),
+    );
+}
+
+/// Tags touch every cache, and how many these are is the reply; keys touch the
+/// cache they belong to, and how many of them were cached is the reply.
+fn invalidate(
+    session: &Session,
+    arguments: &[&[u8]],
+    reply: &mut Reply,
+    by_tag: fn(&ServedCache, Tag),
+    by_key: fn(&ServedCache, &[u8]) -> bool,
+) {
+    let routes = &session.shared.routes;
+    let names = &arguments[2..];
+    match arguments[1].to_ascii_lowercase().as_slice() {
+        b"tag" => {
+            let caches = routes.caches();
+            let Some(tags) = tags(names) else {
+                reply.error("ERR a tag is text in UTF-8");
+                return;
+            };
+            for cache in &caches {
+                for tag in &tags {
+                    by_tag(cache, tag.clone());
+                }
+            }
+            reply.integer(caches.len() as i64);
+        }
+        b"key" => {
+            // All or nothing: a key without a cache is a mistake of the caller.
+            if let Some(plain) = names.iter().find(|key| routes.route(key).is_none()) {
+                reply.error(&format!(
+                    "ERR '{}' belongs to no cache; use DEL for plain keys",
+                    shown(plain)
+                ));
+                return;
+            }
+            let cached = names
+                .iter()
+                .filter(|key| routes.route(key).is_some_and(|cache| by_key(cache, key)))
+                .count();
+            reply.integer(cached as i64);
+        }
+        _ => reply.error("ERR syntax error, expected TAG or KEY"),
+    }
+}
+
+fn tags(names: &[&[u8]]) -> Option<Vec<Tag>> {
+    names.iter().map(|name| std::str::from_utf8(name).ok().map(Tag::new)).collect()
+}
+
+fn clear(session: &mut Session, arguments: &[&[u8]], reply: &mut Reply) {
+    match find(session, arguments[1]) {
+        Some(cache) => {
+            cache.clear();
+            reply.ok();
+        }
+        None => reply.error(&no_such_cache(session, arguments[1])),
+    }
+}
+
+fn labels(session: &mut Session, arguments: &[&[u8]], reply: &mut Reply) {
+    match on_or_off(arguments[1]) {
+        Some(true) if reply.protocol() == Protocol::Resp2 => {
+            reply.error("ERR labels need RESP3; say HELLO 3 first");
+        }
+        Some(is_on) => {
+            session.is_labelling = is_on;
+            reply.ok();
+        }
+        None => reply.error("ERR syntax error"),
+    }
+}
+
+fn find<'a>(session: &'a Session, name: &[u8]) -> Option<&'a ServedCache> {
+    session.shared.routes.caches().into_iter().find(|cache| cache.name().as_bytes() == name)
+}
+
+fn no_such_cache(session: &Session, name: &[u8]) -> String {
+    let caches = session.shared.routes.caches();
+    let names: Vec<&str> = caches.iter().map(|cache| cache.name()).collect();
+    let known = if names.is_empty() { "there is none".to_owned() } else { names.join(", ") };
+    format!("ERR there is no cache '{}'; caches: {known}", shown(name))
+}
+
+/// A value in a reply of names and values.
+enum Field {
+    Text(String),
+    Number(i64),
+    Nothing,
+}
+
+impl Field {
+    fn number(number: u64) -> Self {
+        Self::Number(i64::try_from(number).unwrap_or(i64::MAX))
+    }
+
+    fn millis(duration: Duration) -> Self {
+        Self::Number(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    fn optional_millis(duration: Option<Duration>) -> Self {
+        duration.map_or(Self::Nothing, Self::millis)
+    }
+
+    fn flag(is_set: bool) -> Self {
+        Self::Text(if is_set { "yes" } else { "no" }.to_owned())
+    }
+
+    fn write(&self, reply: &mut Reply) {
+        match self {
+            Self::Text(text) => reply.bulk(text.as_bytes()),
+            Self::Number(number) => reply.integer(*number),
+            Self::Nothing => reply.null(),
+        }
+    }
+}
+
+fn write_fields(fields: &[(&str, Field)], reply: &mut Reply) {
+    reply.map(fields.len());
+    for (name, field) in fields {
+        reply.bulk(name.as_bytes());
+        field.write(reply);
+    }
+}
+
+fn explain(session: &mut Session, arguments: &[&[u8]], reply: &mut Reply) {
+    let key = arguments[1];
+    let mut fields = vec![("key", Field::Text(shown(key)))];
+    match session.shared.routes.route(key) {
+        None => explain_plain(session, key, &mut fields),
+        Some(cache) => explain_cached(cache, key, &mut fields),
+    }
+    write_fields(&fields, reply);
+}
+
+fn explain_plain(session: &Session, key: &[u8], fields: &mut Vec<(&'static str, Field)>) {
+    let keyspace = &session.shared.keyspace;
+    let mut locked = keyspace.lock([key]);
+    let details = locked.inspect(key);
+    let now = keyspace.now();
+    fields.push(("cache", Field::Nothing));
+    fields.push(("kind", Field::Text("plain key".to_owned())));
+    fields.push(("present", Field::flag(details.is_some())));
+    if let Some(details) = details {
+        let left = details.expiry.map(|at| {
+            let millis = at.unix_millis().saturating_sub(now.unix_millis());
+            Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+        });
+        fields.push(("expires-in-ms", Field::optional_millis(left)));
+        fields.push(("bytes", Field::number(details.bytes as u64)));
+    }
+}
+
+fn explain_cached(cache: &ServedCache, key: &[u8], fields: &mut Vec<(&'static str, Field)>) {
+    let policy = cache.policy();
+    let ttl = match policy.get_ttl() {
+        Ttl::For(duration) => Field::millis(duration),
+        Ttl::Forever => Field::Nothing,
+    };
+    fields.push(("cache", Field::Text(cache.name().to_owned())));
+    fields.push(("kind", Field::Text("read-through cache".to_owned())));
+    fields.push(("origin", Field::Text(cache.origin_guard().name().to_owned())));
+    fields.push(("breaker", Field::Text(breaker_name(cache).to_owned())));
+    fields.push(("ttl-ms", ttl));
+    fields.push(("stale-window-ms", Field::millis(policy.stale_window())));
+    fields.push(("hard-timeout-ms", Field::millis(policy.get_hard_timeout())));
+    let inspection = cache.inspect(key);
+    fields.push(("cached", Field::flag(inspection.is_some())));
+    if let Some(inspection) = inspection {
+        explain_entry(&inspection, fields);
+    }
+}
+
+fn explain_entry(inspection: &Inspection, fields: &mut Vec<(&'static str, Field)>) {
+    let state = if inspection.fresh { "fresh" } else { "stale" };
+    let tags: Vec<&str> = inspection.tags.iter().map(Tag::as_str).collect();
+    fields.push(("present", Field::flag(inspection.present)));
+    fields.push(("freshness", Field::Text(state.to_owned())));
+    fields.push(("age-ms", Field::millis(inspection.age)));
+    fields.push(("fresh-for-ms", Field::optional_millis(inspection.fresh_for)));
+    fields.push(("servable-for-ms", Field::optional_millis(inspection.stale_for)));
+    fields.push(("version", Field::number(inspection.version.get())));
+    fields.push(("load-cost-ms", Field::millis(inspection.load_cost)));
+    fields.push(("class", Field::Text(inspection.class.to_string())));
+    fields.push(("tags", Field::Text(tags.join(" "))));
+    fields.push(("loading", Field::flag(inspection.loading)));
+}
+
+fn stats(session: &mut Session, arguments: &[&[u8]], reply: &mut Reply) {
+    match *arguments {
+        [_] => {
+            let caches = session.shared.routes.caches();
+            reply.map(caches.len());
+            for cache in caches {
+                reply.bulk(cache.name().as_bytes());
+                write_statistics(cache, reply);
+            }
+        }
+        [_, name] => match find(session, name) {
+            Some(cache) => write_statistics(cache, reply),
+            None => reply.error(&no_such_cache(session, name)),
+        },
+        _ => reply.error("ERR wrong number of arguments for 'larder.stats' command"),
+    }
+}
+
+fn write_statistics(cache: &ServedCache, reply: &mut Reply) {
+    let statistics = cache.statistics();
+    let ratio = statistics.hit_ratio();
+    let mut fields: Vec<(&str, Field)> = [
+        ("requests", statistics.requests()),
+        ("hits", statistics.hits),
+        ("stale", statistics.stale()),
+        ("stale-revalidating", statistics.stale_revalidating),
+        ("stale-origin-failed", statistics.stale_origin_failed),
+        ("stale-soft-timeout", statistics.stale_soft_timeout),
+        ("misses", statistics.misses),
+        ("load-answers", statistics.load_answers),
+        ("joined-answers", statistics.joined_answers),
+        ("fallbacks", statistics.fallbacks),
+        ("failures", statistics.failures),
+        ("loads", statistics.loads),
+        ("loads-in-flight", statistics.loads_in_flight),
+        ("load-failures", statistics.load_failures),
+        ("load-timeouts", statistics.load_timeouts),
+        ("load-panics", statistics.load_panics),
+        ("loads-refused-by-breaker", statistics.loads_refused_by_breaker),
+        ("refreshes", statistics.refreshes),
+        ("fills-fenced", statistics.fills_fenced),
+        ("expired-keys", statistics.expired_keys),
+        ("removed-keys", statistics.removed_keys),
+        ("expired-tags", statistics.expired_tags),
+        ("removed-tags", statistics.removed_tags),
+        ("clears", statistics.clears),
+        ("entries", statistics.memory.entries),
+        ("bytes", statistics.memory.bytes),
+    ]
+    .into_iter()
+    .map(|(name, number)| (name, Field::number(number)))
+    .collect();
+    fields.push(("hit-ratio", ratio.map_or(Field::Nothing, |it| Field::Text(format!("{it:.4}")))));
+    fields.push(("origin", Field::Text(cache.origin_guard().name().to_owned())));
+    fields.push(("breaker", Field::Text(breaker_name(cache).to_owned())));
+    write_fields(&fields, reply);
+}
+
+/// Whether the origin of a cache is asked at present.
+pub(super) fn breaker_name(cache: &ServedCache) -> &'static str {
+    match cache.origin_health() {
+        BreakerState::Closed => "closed",
+        BreakerState::Open => "open",
+        BreakerState::HalfOpen => "half-open",
+    }
+}

@@ -1,0 +1,364 @@
+//! One connection: read, answer every command that has arrived, write once.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+
+use tokio::io::AsyncReadExt;
+use tokio::net::tcp::OwnedReadHalf;
+
+use super::arguments::OwnedArguments;
+use super::cached::Gathered;
+use super::client::Client;
+use super::door::Shared;
+use super::parser::{Parser, ProtocolError};
+use super::scratch::{Scratch, recycle};
+use super::session::{Replies, Session, Step};
+use super::table::Entry;
+use super::worker::Worker;
+use super::{Protocol, Reply};
+
+/// Replies are written once this much waits, even if more commands are there to
+/// be answered: a client that sends without reading is slowed down to the pace
+/// at which it reads.
+pub(super) const REPLY_BYTES_BEFORE_WRITE: usize = 64 * 1024;
+
+/// After a read of at least this much, the other clients of the thread have
+/// their turn before this one is read again.
+const READ_BYTES_BEFORE_YIELD: usize = 16 * 1024;
+
+/// So many reads of plain keys in one pipeline are answered together. Their
+/// locks are held together, too, so more would hold up others.
+const PLAIN_READS_MAX: usize = 16;
+
+/// A client that keeps a command incomplete or leaves replies unread must move
+/// at least this much within the stall timeout.
+const STALL_PROGRESS_BYTES: usize = 64 * 1024;
+
+/// A client's socket, session and, while there is work, buffers.
+pub(crate) struct Connection {
+    reader: OwnedReadHalf,
+    session: Session,
+    protocol: Protocol,
+    scratch: Option<Box<Scratch>>,
+    /// How much input there was when the client began to keep us waiting.
+    stalled_at_bytes: usize,
+}
+
+/// Whether a connection goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Next {
+    Read,
+    Close,
+}
+
+/// Why answering paused.
+enum Pause {
+    /// No complete command is left.
+    Input,
+    /// Enough replies wait to be written.
+    Write,
+    /// Keys are to be loaded.
+    Load(Gathered),
+    /// A command has to wait for something else.
+    Wait(&'static Entry, OwnedArguments),
+    /// What the client sent is no command.
+    Protocol(ProtocolError),
+    /// The client or an operator ends the connection.
+    Close,
+}
+
+impl Connection {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        worker: Arc<Worker>,
+        client: Arc<Client>,
+        reader: OwnedReadHalf,
+    ) -> Self {
+        Self {
+            reader,
+            session: Session::new(shared, worker, client),
+            protocol: Protocol::Resp2,
+            scratch: None,
+            stalled_at_bytes: 0,
+        }
+    }
+
+    /// Serves the client until it leaves, misbehaves or is sent away.
+    pub(crate) async fn serve(mut self) {
+        loop {
+            let count = match self.receive().await {
+                // An error here is the client's sudden departure.
+                Ok(0) | Err(_) => return,
+                Ok(count) => count,
+            };
+            self.note_input(count);
+            match self.answer().await {
+                Ok(Next::Read) => {}
+                Ok(Next::Close) | Err(_) => return,
+            }
+            if count >= READ_BYTES_BEFORE_YIELD {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Reads once, as much as there is room for. Buffers are borrowed only for
+    /// the moment of the read: nothing is held while nothing arrives.
+    async fn receive(&mut self) -> io::Result<usize> {
+        poll_fn(|cx| {
+            let mut scratch = self.scratch.take().unwrap_or_else(|| self.borrow_scratch());
+            scratch.make_room();
+            let read = pin!(self.reader.read_buf(&mut scratch.input)).poll(cx);
+            if read.is_pending() && scratch.is_empty() {
+                scratch.give();
+            } else {
+                self.scratch = Some(scratch);
+            }
+            read
+        })
+        .await
+    }
+
+    fn borrow_scratch(&self) -> Box<Scratch> {
+        let mut scratch = Scratch::take(self.protocol);
+        scratch.reply.set_limit(self.session.shared.settings.reply_bytes_max.get());
+        scratch
+    }
+
+    fn note_input(&self, count: usize) {
+        self.session.worker.counters.input_bytes.add(count as u64);
+        self.session.client.set_active(self.session.shared.clock.now());
+    }
+
+    /// Answers every complete command that has arrived.
+    async fn answer(&mut self) -> io::Result<Next> {
+        let Some(mut scratch) = self.scratch.take() else { return Ok(Next::Read) };
+        let next = self.answer_in(&mut scratch).await?;
+        self.protocol = scratch.reply.protocol();
+        if scratch.is_empty() {
+            scratch.give();
+            self.clear_stall();
+        } else {
+            self.note_incomplete(scratch.input.len() - scratch.used);
+            self.scratch = Some(scratch);
+        }
+        Ok(next)
+    }
+
+    async fn answer_in(&mut self, scratch: &mut Scratch) -> io::Result<Next> {
+        loop {
+            match run_ready(&mut self.session, scratch) {
+                Pause::Input => {
+                    self.write(&mut scratch.reply).await?;
+                    return Ok(Next::Read);
+                }
+                Pause::Write => self.write(&mut scratch.reply).await?,
+                Pause::Load(gathered) => {
+                    gathered.answer(&mut self.session, &mut scratch.reply).await;
+                }
+                Pause::Wait(entry, arguments) => {
+                    let start = scratch.reply.as_bytes().len();
+                    let slices = arguments.slices();
+                    self.session.execute_waiting(entry, &slices, &mut scratch.reply).await;
+                    self.session.settle_reply(start, &mut scratch.reply);
+                }
+                Pause::Protocol(error) => {
+                    self.session.worker.counters.protocol_errors.add(1);
+                    scratch.reply.error(&format!("ERR {error}"));
+                    self.write(&mut scratch.reply).await?;
+                    return Ok(Next::Close);
+                }
+                Pause::Close => {
+                    self.write(&mut scratch.reply).await?;
+                    return Ok(Next::Close);
+                }
+            }
+        }
+    }
+
+    /// Writes the replies that wait. Does not return before they are all with
+    /// the kernel.
+    async fn write(&self, reply: &mut Reply) -> io::Result<()> {
+        let shared = &self.session.shared;
+        let bytes = reply.as_bytes();
+        if reply.is_over_limit() {
+            return Err(io::Error::other("more replies wait than a client may have"));
+        }
+        let mut written = 0;
+        let mut stalled_at = 0;
+        while written < bytes.len() {
+            match self.session.client.writer().try_write(&bytes[written..]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => written += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if written >= stalled_at + STALL_PROGRESS_BYTES {
+                        stalled_at = written;
+                        self.session.client.clear_stalled();
+                    }
+                    self.session.client.set_stalled(shared.clock.now());
+                    self.session.client.set_buffers(0, bytes.len() - written);
+                    self.session.client.writer().writable().await?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.session.worker.counters.output_bytes.add(written as u64);
+        reply.buffer_mut().clear();
+        Ok(())
+    }
+
+    fn clear_stall(&mut self) {
+        if self.stalled_at_bytes > 0 {
+            self.stalled_at_bytes = 0;
+            self.session.client.set_buffers(0, 0);
+        }
+        self.session.client.clear_stalled();
+    }
+
+    /// Keeps the time since when the client owes the rest of a command.
+    fn note_incomplete(&mut self, held: usize) {
+        let client = &self.session.client;
+        if held < self.stalled_at_bytes || held >= self.stalled_at_bytes + STALL_PROGRESS_BYTES {
+            self.stalled_at_bytes = held;
+            client.clear_stalled();
+        }
+        self.stalled_at_bytes = self.stalled_at_bytes.max(1);
+        client.set_stalled(self.session.shared.clock.now());
+        client.set_buffers(held, 0);
+    }
+}
+
+/// Answers commands one after the other as long as none has to wait.
+fn run_ready(session: &mut Session, scratch: &mut Scratch) -> Pause {
+    let mut gathered = None;
+    loop {
+        let input = &scratch.input[scratch.used..];
+        let length = match scratch.parser.parse(input, session.limits()) {
+            Ok(Some(length)) => length,
+            // Keys are loaded together with what is already here, not with what
+            // may come.
+            Ok(None) => return gathered.map_or(Pause::Input, Pause::Load),
+            Err(error) => return gathered.map_or(Pause::Protocol(error), Pause::Load),
+        };
+        let mut arguments = recycle(std::mem::take(&mut scratch.arguments));
+        if gathered.is_none()
+            && let Some(key) = scratch.parser.only_argument(input, b"get")
+            && session.reads_plainly(key)
+        {
+            let (keys, ends) =
+                next_plain_reads(session, &mut scratch.parser, input, (key, length), arguments);
+            let answered = session.read_plainly(&keys, &mut scratch.reply);
+            if answered < keys.len() {
+                // What was looked at beyond these is parsed again.
+                scratch.parser.restart();
+            }
+            scratch.used += ends[answered - 1];
+            scratch.arguments = recycle(keys);
+            if scratch.reply.as_bytes().len() >= REPLY_BYTES_BEFORE_WRITE {
+                return Pause::Write;
+            }
+            continue;
+        }
+        scratch.parser.arguments(input, &mut arguments);
+        let answered = run_one(session, &arguments, &mut scratch.reply, &mut gathered);
+        scratch.arguments = recycle(arguments);
+        match answered {
+            Answered::Yes => scratch.used += length,
+            Answered::Pausing(pause) => {
+                scratch.used += length;
+                return pause;
+            }
+            // What was gathered comes first; the command is parsed again then.
+            Answered::NotYet => return gathered.map_or(Pause::Input, Pause::Load),
+        }
+    }
+}
+
+/// Finds the reads of plain keys that follow the first one. Returns the keys and
+/// where in the input each read ends.
+fn next_plain_reads<'a>(
+    session: &Session,
+    parser: &mut Parser,
+    input: &'a [u8],
+    (first, first_end): (&'a [u8], usize),
+    mut keys: Vec<&'a [u8]>,
+) -> (Vec<&'a [u8]>, [usize; PLAIN_READS_MAX]) {
+    let mut ends = [first_end; PLAIN_READS_MAX];
+    let mut end = first_end;
+    keys.push(first);
+    while keys.len() < PLAIN_READS_MAX {
+        let rest = &input[end..];
+        // What is wrong with the rest is found again when it is its turn.
+        let Ok(Some(length)) = parser.parse(rest, session.limits()) else { break };
+        match parser.only_argument(rest, b"get") {
+            Some(key) if session.is_plain(key) => keys.push(key),
+            _ => break,
+        }
+        end += length;
+        ends[keys.len() - 1] = end;
+    }
+    (keys, ends)
+}
+
+/// How far one command got.
+enum Answered {
+    Yes,
+    Pausing(Pause),
+    NotYet,
+}
+
+#[inline]
+fn run_one(
+    session: &mut Session,
+    arguments: &[&[u8]],
+    reply: &mut Reply,
+    gathered: &mut Option<Gathered>,
+) -> Answered {
+    if arguments.is_empty() {
+        return Answered::Yes;
+    }
+    if let Some(group) = gathered {
+        return if group.add(session, arguments) { Answered::Yes } else { Answered::NotYet };
+    }
+    let start = reply.as_bytes().len();
+    match session.execute(arguments, reply) {
+        Step::Done => session.settle_reply(start, reply),
+        Step::Gather(group) => *gathered = Some(group),
+        Step::Wait(entry) => {
+            return Answered::Pausing(Pause::Wait(entry, OwnedArguments::new(arguments)));
+        }
+    }
+    if session.is_closing || session.client.is_closing() {
+        Answered::Pausing(Pause::Close)
+    } else if reply.as_bytes().len() >= REPLY_BYTES_BEFORE_WRITE {
+        Answered::Pausing(Pause::Write)
+    } else {
+        Answered::Yes
+    }
+}
+
+impl Session {
+    /// Takes a reply back that the client does not want.
+    #[inline]
+    pub(crate) fn settle_reply(&mut self, start: usize, reply: &mut Reply) {
+        match self.replies {
+            Replies::On => {}
+            Replies::Off => reply.buffer_mut().truncate(start),
+            Replies::SkipNext => self.replies = Replies::SkipThis,
+            Replies::SkipThis => {
+                reply.buffer_mut().truncate(start);
+                self.replies = Replies::On;
+            }
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.session.worker.clients.remove(self.session.client.id());
+        self.session.shared.release_place();
+    }
+}

@@ -1,0 +1,46 @@
+//! The Redis door: RESP2 and RESP3 over TCP.
+//!
+//! ```text
+//! Door ── one thread for each core, each with a listener of its own
+//!   └─ worker ── accepts, sweeps idle clients
+//!        └─ connection ── read; answer all that has arrived; write once
+//!             ├─ parser ── commands out of bytes, nothing copied
+//!             ├─ table ── the command of a name
+//!             └─ session ── the client's state; dispatch
+//!                  ├─ keyspace ── plain keys, under their locks
+//!                  ├─ cached ── keys of a cache, loading what is missing
+//!                  └─ transaction ── MULTI, EXEC, WATCH
+//! ```
+//! A command is one entry of the table in `commands`: its handler, arity, keys
+//! and description. Dispatch, `COMMAND` and the reference derive from it.
+
+mod arguments;
+mod cached;
+mod client;
+pub mod command;
+mod commands;
+mod connection;
+mod credentials;
+mod door;
+mod file_limit;
+mod inline;
+pub mod parser;
+mod reply;
+mod routes;
+mod scratch;
+pub mod session;
+mod settings;
+mod statistics;
+mod table;
+mod transaction;
+mod worker;
+
+pub use commands::reference;
+pub(crate) use credentials::Credentials;
+pub use credentials::User;
+pub use door::{Door, Monitor};
+pub use file_limit::raise_file_limit;
+pub use reply::{Protocol, Reply};
+pub use routes::{NoCaches, Routes, ServedCache};
+pub use settings::DoorOptions;
+pub use statistics::{CommandStatistics, DoorStatistics};

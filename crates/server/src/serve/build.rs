@@ -1,0 +1,112 @@
+//! Builds the planned caches.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use larder::{Cache, Memory};
+use larder_core::{Error, ErrorKind, Key, Result};
+
+use super::connect::{Connected, query_mistake, with_source};
+use super::memory::Division;
+use super::plan::{Plan, PlannedCache, PlannedSource};
+use super::rows::RowRules;
+use crate::config::{CacheOptions, Diagnostic, Settings};
+use crate::registry::{Registry, Served};
+use crate::resp::ServedCache;
+
+/// The registry of the planned caches, each with its part of the memory.
+///
+/// # Errors
+/// One for each cache that cannot be built.
+pub(super) async fn build(
+    settings: &Settings,
+    connected: &Connected,
+    plan: &Plan,
+    division: &Division,
+) -> Result<Registry, Vec<Diagnostic>> {
+    let mut served = Vec::with_capacity(plan.caches.len());
+    let mut mistakes = Vec::new();
+    for (planned, bytes) in plan.caches.iter().zip(&division.caches) {
+        let memory_bytes = usize::try_from(*bytes).unwrap_or(usize::MAX);
+        match build_one(settings, connected, planned, memory_bytes).await {
+            Ok(cache) => served.push(cache),
+            Err(mistake) => mistakes.push(*mistake),
+        }
+    }
+    if mistakes.is_empty() { Ok(Registry::new(served)) } else { Err(mistakes) }
+}
+
+async fn build_one(
+    settings: &Settings,
+    connected: &Connected,
+    planned: &PlannedCache,
+    memory_bytes: usize,
+) -> Result<Served, Box<Diagnostic>> {
+    let options = planned
+        .config_name
+        .as_ref()
+        .and_then(|name| settings.config.caches.get(name))
+        .cloned()
+        .unwrap_or_default();
+    let cache = open_cache(settings, connected, planned, &options, memory_bytes).await.map_err(
+        |error| {
+            Box::new(match &planned.source {
+                PlannedSource::Query(_) => query_mistake(settings, &planned.name, &error),
+                PlannedSource::Table(_) => settings.error_at(
+                    &["caches", &planned.name],
+                    format!(
+                        "the cache `{}` cannot be built: {}",
+                        planned.name,
+                        with_source(&error)
+                    ),
+                    error.remedy_text().unwrap_or_default().to_owned(),
+                ),
+            })
+        },
+    )?;
+    Ok(Served {
+        cache,
+        pattern: planned.pattern.clone(),
+        origin: planned.origin.clone(),
+        source: planned.source.clone(),
+        config_name: planned.config_name.clone(),
+        memory_bytes,
+        tags: options.tags,
+    })
+}
+
+async fn open_cache(
+    settings: &Settings,
+    connected: &Connected,
+    planned: &PlannedCache,
+    options: &CacheOptions,
+    memory_bytes: usize,
+) -> Result<ServedCache> {
+    let origin = connected.origin(&planned.origin).ok_or_else(|| {
+        Error::new(ErrorKind::InvalidInput, "the origin is not connected")
+            .with("origin", &planned.origin)
+    })?;
+    let loader = match &planned.source {
+        PlannedSource::Table(table) => origin.database.table_origin(table)?,
+        PlannedSource::Query(query) => origin.database.query_origin((**query).clone()).await?,
+    };
+    let policy = settings.policy(planned.config_name.as_deref()).to_policy();
+    let mut builder = Cache::<Key, Bytes>::builder(&planned.name)
+        .memory(Memory::bytes(memory_bytes))
+        .origin(loader)
+        .origin_guard(origin.guard.clone())
+        .policy(policy);
+    let rules = Arc::new(RowRules::new(planned.pattern.clone(), options));
+    if rules.has_tags() {
+        let rules = Arc::clone(&rules);
+        builder = builder.tag_rule(move |key, value| rules.tags(key, value));
+    }
+    if rules.has_ttl() {
+        builder = builder.ttl_rule(move |_, value| rules.ttl(value));
+    }
+    if let Some(fallback) = &options.fallback {
+        let answer = Bytes::from(fallback.to_string());
+        builder = builder.fallback(move |_| Some(answer.clone()));
+    }
+    builder.build()
+}

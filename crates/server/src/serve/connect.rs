@@ -1,0 +1,163 @@
+//! Connects the databases and finds out what they hold.
+
+use std::path::PathBuf;
+
+use futures_util::future::join_all;
+use larder::{Breaker, LoadBudget, OriginGuard};
+use larder_core::{Error, Result};
+use larder_sql::{Database, DatabaseOptions};
+
+use super::plan::{Found, PlannedSource, plan};
+use super::secrets;
+use crate::config::{Diagnostic, OriginOptions, Settings, TlsMode, policy};
+
+/// A database that is connected.
+#[derive(Clone, Debug)]
+pub struct OpenOrigin {
+    /// The origin's name.
+    pub name: String,
+    /// Its connections.
+    pub database: Database,
+    /// Its breaker and load budget, shared by all of its caches.
+    pub guard: OriginGuard,
+}
+
+/// Every database, and what each holds as far as the caches need to know.
+#[derive(Clone, Debug, Default)]
+pub struct Connected {
+    /// The databases.
+    pub origins: Vec<OpenOrigin>,
+    /// What they hold.
+    pub found: Vec<Found>,
+}
+
+/// Connects all databases of a configuration, side by side.
+///
+/// # Errors
+/// One for each that cannot be used.
+pub async fn connect(settings: &Settings) -> Result<Connected, Vec<Diagnostic>> {
+    let value_bytes_max = settings.config.server.value_size_max.0;
+    let opening = settings.config.origins.iter().map(|(name, options)| async move {
+        open(name, options, value_bytes_max).await.map_err(|error| {
+            let remedy = error.remedy_text().map_or_else(|| REMEDY.to_owned(), str::to_owned);
+            let message = format!(
+                "the database of the origin `{name}` cannot be used: {}",
+                with_source(&error)
+            );
+            settings.error_at(&["origins", name], message, remedy)
+        })
+    });
+    let mut connected = Connected::default();
+    let mut failures = Vec::new();
+    for opened in join_all(opening).await {
+        match opened {
+            Ok((origin, found)) => {
+                connected.origins.push(origin);
+                connected.found.push(found);
+            }
+            Err(failure) => failures.push(failure),
+        }
+    }
+    if failures.is_empty() {
+        return Ok(connected);
+    }
+    connected.close().await;
+    Err(failures)
+}
+
+const REMEDY: &str = "check that it runs, and that the URL names its host, user and database";
+
+impl Connected {
+    /// The database of an origin.
+    #[must_use]
+    pub fn origin(&self, name: &str) -> Option<&OpenOrigin> {
+        self.origins.iter().find(|origin| origin.name == name)
+    }
+
+    /// Closes all connections.
+    pub async fn close(&self) {
+        join_all(self.origins.iter().map(|origin| origin.database.close())).await;
+    }
+}
+
+/// What only the databases can tell about a configuration: whether they can be
+/// reached, whether tables and columns are there, whether queries are right.
+pub async fn check(settings: &Settings) -> Vec<Diagnostic> {
+    let connected = match connect(settings).await {
+        Ok(connected) => connected,
+        Err(mistakes) => return mistakes,
+    };
+    let plan = plan(settings, &connected.found);
+    let mut mistakes = plan.mistakes;
+    for cache in &plan.caches {
+        let PlannedSource::Query(query) = &cache.source else { continue };
+        let Some(origin) = connected.origin(&cache.origin) else { continue };
+        if let Err(error) = origin.database.query_origin((**query).clone()).await {
+            mistakes.push(query_mistake(settings, &cache.name, &error));
+        }
+    }
+    connected.close().await;
+    mistakes
+}
+
+/// What a database says of a query, at the query's place in the file.
+pub(super) fn query_mistake(settings: &Settings, cache: &str, error: &Error) -> Diagnostic {
+    let remedy = error.remedy_text().unwrap_or("try the query in the database's own client");
+    let message = format!("the query of the cache `{cache}` does not work: {}", with_source(error));
+    settings.error_at(&["caches", cache, "query"], message, remedy.to_owned())
+}
+
+/// The error with what caused it, without its remedy.
+pub(super) fn with_source(error: &Error) -> String {
+    let text = policy::without_remedy(error);
+    match std::error::Error::source(error) {
+        Some(source) => format!("{text}: {source}"),
+        None => text,
+    }
+}
+
+async fn open(
+    name: &str,
+    options: &OriginOptions,
+    value_bytes_max: u64,
+) -> Result<(OpenOrigin, Found)> {
+    let database = Database::connect(&database_options(options, value_bytes_max)?).await?;
+    let introspection = database.introspect().await?;
+    let guard = OriginGuard::new(name, breaker(options), load_budget(options));
+    let found = Found { origin: name.to_owned(), introspection };
+    Ok((OpenOrigin { name: name.to_owned(), database, guard }, found))
+}
+
+fn database_options(options: &OriginOptions, value_bytes_max: u64) -> Result<DatabaseOptions> {
+    let (url, replica_url) = secrets::urls(options)?;
+    let mut database = DatabaseOptions::new(url);
+    database.replica_url = replica_url;
+    database.max_connections = options.pool_size;
+    database.connect_timeout = options.connect_timeout.0;
+    database.acquire_timeout = options.acquire_timeout.0;
+    database.statement_timeout = options.statement_timeout.0;
+    database.idle_timeout = options.idle_timeout.0;
+    database.tls = options.tls.map(|mode| match mode {
+        TlsMode::Disable => larder_sql::TlsMode::Disable,
+        TlsMode::Prefer => larder_sql::TlsMode::Prefer,
+        TlsMode::Require => larder_sql::TlsMode::Require,
+        TlsMode::VerifyCa => larder_sql::TlsMode::VerifyCa,
+        TlsMode::VerifyFull => larder_sql::TlsMode::VerifyFull,
+    });
+    database.root_certificate = options.ca_file.as_ref().map(PathBuf::from);
+    database.schemas.clone_from(&options.schemas);
+    database.value_size_max = usize::try_from(value_bytes_max).unwrap_or(usize::MAX);
+    Ok(database)
+}
+
+fn breaker(options: &OriginOptions) -> Breaker {
+    Breaker::default().failures(options.breaker.failures()).open_for(options.breaker.open())
+}
+
+fn load_budget(options: &OriginOptions) -> LoadBudget {
+    let budget = LoadBudget::concurrent(options.max_concurrent_loads as usize);
+    match options.max_loads_per_second {
+        Some(loads) => budget.per_second(loads),
+        None => budget,
+    }
+}

@@ -1,0 +1,256 @@
+//! The server as a whole: put together, running, reloaded, drained.
+
+mod banner;
+mod build;
+pub mod connect;
+mod memory;
+mod plan;
+mod reload;
+mod rows;
+mod secrets;
+mod signals;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use futures_util::future::join_all;
+
+pub use connect::{Connected, OpenOrigin};
+pub use memory::Division;
+pub use plan::{Found, Plan, PlannedCache, PlannedSource, SkippedTable, plan};
+pub use reload::{Reloads, entry_of};
+
+use crate::admin;
+use crate::config::{Diagnostic, Diagnostics, Settings};
+use crate::keyspace::{Keyspace, KeyspaceOptions};
+use crate::registry::Registry;
+use crate::resp::{Door, DoorOptions, Monitor};
+use signals::{Signal, Signals};
+
+/// A running server, as its parts and the administration see it.
+pub struct Server {
+    /// What holds at present.
+    pub settings: ArcSwap<Settings>,
+    /// The caches.
+    pub registry: Arc<Registry>,
+    /// The keys of no cache.
+    pub keyspace: Arc<Keyspace>,
+    /// The databases.
+    pub connected: Connected,
+    /// The tables that are not served, and why.
+    pub skipped: Vec<SkippedTable>,
+    /// How the memory is divided.
+    pub division: Division,
+    /// The Redis door.
+    pub door: Monitor,
+    /// Where the Redis door listens.
+    pub redis_address: SocketAddr,
+    /// Where the administration listens.
+    pub admin_address: SocketAddr,
+    /// What came of reading the configuration again.
+    pub reloads: Reloads,
+    /// Whether the databases are there, as last found.
+    pub checks: admin::Checks,
+    /// When it started.
+    pub started_at: Instant,
+    draining: AtomicBool,
+}
+
+impl Server {
+    /// Whether it has been told to stop.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Reads the configuration again and applies its policies.
+    pub fn reload(&self) {
+        let old = self.settings.load_full();
+        match old.reload() {
+            Ok(new) => {
+                for warning in &new.warnings {
+                    tracing::warn!("{}", warning.one_line());
+                }
+                reload::apply(&old, &new, &self.registry);
+                self.settings.store(Arc::new(new));
+                self.reloads.note_success();
+            }
+            Err(diagnostics) => self.reloads.note_failure(&diagnostics),
+        }
+    }
+}
+
+/// Serves until a signal says to stop, then drains. Says that it is ready with
+/// `announce`.
+///
+/// # Errors
+/// Everything that keeps it from starting.
+pub async fn serve(
+    settings: Settings,
+    is_demo: bool,
+    announce: impl FnOnce(String),
+) -> Result<(), Diagnostics> {
+    let mut signals = Signals::listen().map_err(|error| one(error.to_string(), ""))?;
+    let (door, server, admin) = tokio::select! {
+        started = start(settings) => started?,
+        // Told to stop before it began: there is nothing to drain.
+        () = signals.stop() => return Ok(()),
+    };
+    tracing::info!(
+        redis = %server.redis_address,
+        admin = %server.admin_address,
+        caches = server.registry.served().len(),
+        skipped_tables = server.skipped.len(),
+        "ready"
+    );
+    announce(banner::banner(&server, is_demo));
+    run(&server, &mut signals).await;
+    drain(door, &server, admin, &mut signals).await;
+    Ok(())
+}
+
+async fn start(settings: Settings) -> Result<(Door, Arc<Server>, admin::Listener), Diagnostics> {
+    let door_options = door_options(&settings).map_err(|error| from_error(&error))?;
+    let access = admin::Access::new(door_options.password.as_deref(), &door_options.users);
+    let connected = connect::connect(&settings).await.map_err(Diagnostics)?;
+    let plan = plan(&settings, &connected.found);
+    if !plan.mistakes.is_empty() {
+        connected.close().await;
+        return Err(Diagnostics(plan.mistakes));
+    }
+    let division = divide(&settings, &plan);
+    let registry =
+        build::build(&settings, &connected, &plan, &division).await.map_err(Diagnostics)?;
+    let registry = Arc::new(registry);
+    let keyspace = Arc::new(Keyspace::new(KeyspaceOptions {
+        memory_limit: usize::try_from(division.plain_keys).ok(),
+        ..KeyspaceOptions::default()
+    }));
+    let routes = Arc::clone(&registry) as Arc<dyn crate::resp::Routes>;
+    // The administration first: once Redis clients are answered, it is ready.
+    let admin = admin::Listener::bind(settings.config.server.admin_bind, access)
+        .await
+        .map_err(|error| from_error(&error))?;
+    let door = Door::open(&door_options, Arc::clone(&keyspace), routes)
+        .map_err(|error| from_error(&error))?;
+    let server = Arc::new(Server {
+        settings: ArcSwap::from_pointee(settings),
+        registry,
+        keyspace,
+        connected,
+        skipped: plan.skipped,
+        division,
+        redis_address: door.address(),
+        door: door.monitor(),
+        admin_address: admin.address(),
+        reloads: Reloads::default(),
+        checks: admin::Checks::default(),
+        started_at: Instant::now(),
+        draining: AtomicBool::new(false),
+    });
+    admin.serve(Arc::clone(&server));
+    Ok((door, server, admin))
+}
+
+/// Waits for the signal to stop; reads the configuration again when told to and
+/// when the file changes; keeps the plain keys tidy.
+async fn run(server: &Arc<Server>, signals: &mut Signals) {
+    let path = server.settings.load().path.clone();
+    let mut watch = reload::Watch::new(path).await;
+    let mut look = tokio::time::interval(reload::LOOK_EVERY);
+    let keyspace = Arc::clone(&server.keyspace);
+    let upkeep = tokio::spawn(async move { keyspace.maintain_forever().await });
+    loop {
+        tokio::select! {
+            signal = signals.next() => match signal {
+                Signal::Stop => break,
+                Signal::Reload => {
+                    server.reload();
+                    watch.forget_change().await;
+                }
+            },
+            _ = look.tick() => {
+                if watch.is_changed().await {
+                    server.reload();
+                }
+            }
+        }
+    }
+    upkeep.abort();
+}
+
+/// Answers what has arrived, lets loads end, closes the databases.
+async fn drain(door: Door, server: &Arc<Server>, admin: admin::Listener, signals: &mut Signals) {
+    server.draining.store(true, Ordering::Release);
+    let patience = server.settings.load().config.server.drain_timeout.0;
+    tracing::info!("stopping: what has arrived is answered; a second signal stops at once");
+    let began = Instant::now();
+    let draining = async {
+        let cut_off = door.close(patience).await;
+        if cut_off > 0 {
+            tracing::warn!("{cut_off} clients were cut off after {patience:?}");
+        }
+        let left = patience.saturating_sub(began.elapsed());
+        join_all(server.registry.served().iter().map(|served| served.cache.shutdown(left))).await;
+        let left = patience.saturating_sub(began.elapsed()).max(CLOSE_LEAST);
+        if tokio::time::timeout(left, server.connected.close()).await.is_err() {
+            tracing::warn!("a database did not let its connections be closed in time");
+        }
+        admin.close().await;
+    };
+    tokio::select! {
+        () = draining => tracing::info!("stopped after {:?}", began.elapsed()),
+        () = signals.stop() => {
+            tracing::warn!("stopped at once by a second signal");
+            std::process::exit(1);
+        }
+    }
+}
+
+/// Closing connections politely gets this long, however late it is.
+const CLOSE_LEAST: Duration = Duration::from_millis(500);
+
+fn door_options(settings: &Settings) -> larder_core::Result<DoorOptions> {
+    let server = &settings.config.server;
+    let dangerous = server.dangerous_commands.iter().map(|command| command.name().to_owned());
+    let mut options = DoorOptions {
+        listen: server.bind,
+        clients_max: server.max_clients,
+        idle_timeout: server.idle_timeout.0,
+        bulk_bytes_max: usize::try_from(server.value_size_max.0).unwrap_or(usize::MAX),
+        password: secrets::password(&settings.config)?,
+        users: secrets::users(&settings.config)?,
+        dangerous_commands: dangerous.collect(),
+        ..DoorOptions::default()
+    };
+    if let Some(threads) = server.threads {
+        options.threads = threads;
+    }
+    Ok(options)
+}
+
+fn divide(settings: &Settings, plan: &Plan) -> Division {
+    let memory = &settings.config.memory;
+    let parts: Vec<_> = plan
+        .caches
+        .iter()
+        .map(|cache| {
+            let entry =
+                cache.config_name.as_ref().and_then(|name| settings.config.caches.get(name));
+            entry.and_then(|options| options.memory)
+        })
+        .collect();
+    memory::divide(memory.budget.of(memory::available()), memory.plain_keys, &parts)
+}
+
+fn from_error(error: &larder_core::Error) -> Diagnostics {
+    one(connect::with_source(error), error.remedy_text().unwrap_or_default())
+}
+
+fn one(message: String, remedy: &str) -> Diagnostics {
+    let diagnostic = Diagnostic::error(message);
+    Diagnostics(vec![if remedy.is_empty() { diagnostic } else { diagnostic.remedy(remedy) }])
+}

@@ -1,0 +1,140 @@
+//! The administration: its pages, its limits, its errors.
+
+use std::io::{Read, Write};
+
+use reqwest::Method;
+
+use crate::running::Running;
+
+fn demo(directory: &std::path::Path) -> Running {
+    let path = directory.to_str().expect("the path is text");
+    Running::start(directory, &["--demo", "--demo-dir", path])
+}
+
+#[tokio::test]
+async fn a_key_can_be_looked_at_expired_and_removed() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let server = demo(directory.path());
+    let page = "/caches/product/keys/product:42";
+    let (status, answer) = server.page(page).await;
+    assert_eq!(status, 404);
+    assert!(answer["error"].as_str().expect("it says why").contains("the next read loads it"));
+
+    let mut redis = server.redis().await;
+    let row: String =
+        redis::cmd("GET").arg("product:42").query_async(&mut redis).await.expect("a row");
+    let (status, entry) = server.page(page).await;
+    assert_eq!(status, 200);
+    assert_eq!(entry["state"], "fresh");
+    assert_eq!(entry["value_bytes"], row.len());
+    assert!(entry.get("value").is_none(), "a value is shown only when asked for");
+    let (_, entry) = server.page(&format!("{page}?value=true")).await;
+    assert_eq!(entry["value"]["id"], 42);
+    let hits = "larder_cache_hits_total{cache=\"product\",freshness=\"fresh\"}";
+    assert_eq!(server.metric(hits).await, Some(0.0), "a look is no read");
+
+    let removed = server.request(Method::DELETE, page).await;
+    assert_eq!(removed.json::<serde_json::Value>().await.expect("JSON")["removed"], true);
+    assert_eq!(server.page(page).await.0, 404);
+    let _: String =
+        redis::cmd("GET").arg("product:42").query_async(&mut redis).await.expect("a row");
+    let expired = server.request(Method::POST, &format!("{page}/expire")).await;
+    assert_eq!(expired.json::<serde_json::Value>().await.expect("JSON")["expired"], true);
+    assert_eq!(server.request(Method::DELETE, "/caches/product").await.status(), 200);
+    assert_eq!(server.page(page).await.0, 404);
+}
+
+#[tokio::test]
+async fn a_key_that_is_absent_is_cached_as_such() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let server = demo(directory.path());
+    let mut redis = server.redis().await;
+    let row: Option<String> =
+        redis::cmd("GET").arg("product:999999").query_async(&mut redis).await.expect("an answer");
+    assert_eq!(row, None);
+    let (_, entry) = server.page("/caches/product/keys/product:999999?value=true").await;
+    assert_eq!((&entry["present"], &entry["value"]), (&false.into(), &serde_json::Value::Null));
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_an_error_as_json() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let server = demo(directory.path());
+    for (method, path, status, part) in [
+        (Method::GET, "/nothing", 404, "no such page"),
+        (Method::GET, "/caches/nothing", 404, "no cache `nothing`"),
+        (Method::GET, "/caches/product/keys/customer:1", 404, "is no key of the cache `product`"),
+        (Method::POST, "/caches", 405, "does not take that method"),
+    ] {
+        let response = server.request(method, path).await;
+        assert_eq!(response.status(), status, "{path}");
+        let answer: serde_json::Value = response.json().await.expect("errors are JSON");
+        assert!(answer["error"].as_str().expect("it says why").contains(part), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn the_pages_name_caches_tables_and_keys() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let server = demo(directory.path());
+    let (_, index) = server.page("/").await;
+    assert_eq!(index["name"], "larder");
+    let (_, page) = server.page("/caches").await;
+    let names: Vec<_> =
+        page["caches"].as_array().expect("a list").iter().map(|it| &it["name"]).collect();
+    assert_eq!(names.len(), 7, "{names:?}");
+    let skipped: Vec<_> =
+        page["skipped_tables"].as_array().expect("a list").iter().map(|it| &it["table"]).collect();
+    assert_eq!(skipped, ["bestseller", "search_log"]);
+    let (_, page) = server.page("/explain/purchase_line:7:1").await;
+    assert_eq!(page["cache"]["parameters"][1][1], "1");
+    assert_eq!(page["cache"]["policy"][0]["because"], "default");
+    assert_eq!(page["entry"], serde_json::Value::Null);
+}
+
+#[tokio::test]
+async fn metrics_are_what_prometheus_reads() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let server = demo(directory.path());
+    let response = server.request(Method::GET, "/metrics").await;
+    let kind = response.headers()["content-type"].to_str().expect("it is text").to_owned();
+    assert!(kind.starts_with("application/openmetrics-text"), "{kind}");
+    let text = response.text().await.expect("it is text");
+    assert!(text.ends_with("# EOF\n"));
+    // Every sample belongs to a family with a type and a help text, and says whose it is.
+    let mut families = Vec::new();
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split(' ').next()) {
+            assert!(text.contains(&format!("# HELP {name} ")), "{name}");
+            families.push(name);
+        } else if !line.starts_with('#') {
+            let name = line.split(['{', ' ']).next().expect("a name");
+            assert!(name.starts_with("larder_"), "{line}");
+            assert!(families.iter().any(|family| name.starts_with(family)), "{line}");
+            let number = line.rsplit(' ').next().expect("a number");
+            assert!(number.parse::<f64>().is_ok(), "{line}");
+        }
+    }
+    let unique: std::collections::BTreeSet<_> = families.iter().collect();
+    assert_eq!(unique.len(), families.len(), "a family stands twice");
+}
+
+#[tokio::test]
+async fn a_head_without_end_is_cut_off() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let server = Running::start(directory.path(), &[]);
+    let admin = server.admin;
+    let answer = tokio::task::spawn_blocking(move || {
+        let mut stream = std::net::TcpStream::connect(admin).expect("it listens");
+        let head = format!("GET / HTTP/1.1\r\nX: {}\r\n", "x".repeat(64 * 1024));
+        // It may hang up before all is sent.
+        let _ = stream.write_all(head.as_bytes());
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        String::from_utf8_lossy(&answer).into_owned()
+    })
+    .await
+    .expect("it does not panic");
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431"), "{answer}");
+    assert_eq!(server.page("/healthz").await.0, 200, "others are served");
+}

@@ -1,0 +1,199 @@
+//! What is wrong with a configuration is said with its place and the remedy.
+
+use larder_server::config::{self, Source};
+use proptest::prelude::*;
+
+fn check(text: &str) -> String {
+    let source = Source { name: "larder.toml".into(), text: text.into() };
+    config::check(&source).diagnostics.to_string()
+}
+
+#[test]
+fn the_example_has_no_mistake() {
+    insta::assert_snapshot!(check(config::EXAMPLE));
+}
+
+#[test]
+fn mistakes_in_server_and_memory() {
+    insta::assert_snapshot!(check(
+        r#"
+[server]
+bind = "0.0.0.0:6380"
+admin_bind = "0.0.0.0:6380"
+threads = 0
+value_size_max = "12B"
+
+[server.users.ann]
+
+[memory]
+budget = "64MiB"
+plain_keys = "32MiB"
+
+[caches.big]
+memory = "48MiB"
+"#
+    ));
+}
+
+#[test]
+fn an_open_address_needs_a_password() {
+    let open = "[server]\nbind = \"0.0.0.0:6380\"\n";
+    insta::assert_snapshot!(check(open));
+    for protected in ["password_env = \"P\"", "allow_remote_without_password = true"] {
+        assert_eq!(check(&format!("{open}{protected}\n")), "");
+    }
+}
+
+#[test]
+fn mistakes_in_origins() {
+    insta::assert_snapshot!(check(
+        r#"
+[origins.main]
+url = "oracle://scott:tiger@db/shop"
+url_env = "SHOP"
+serve_tables = false
+exclude_tables = ["audit"]
+pool_size = 0
+connect_timeout = "0s"
+breaker = { failures = 0, open = "0s" }
+
+[origins."a b"]
+tls = "disable"
+ca_file = "ca.pem"
+"#
+    ));
+}
+
+#[test]
+fn mistakes_in_caches() {
+    insta::assert_snapshot!(check(
+        r#"
+[origins.shop]
+url = "sqlite:shop.db"
+
+[defaults]
+ttl = "5m"
+ttl_class = "static"
+
+[caches.album]
+key = "album:{id}"
+query = "SELECT * FROM album WHERE id = :ident"
+origin = "shoop"
+tags = ["artist:{artist", ""]
+ttl_by_age = { rules = [{ under = "2h", ttl = "1m" }, { under = "1h", ttl = "1s" }] }
+
+[caches.album_again]
+key = "album:{number}"
+query = "SELECT * FROM album WHERE id = :number"
+table = "album"
+
+[caches.half]
+key = "half:{a}:b"
+query = "SELECT 1 WHERE :a = 1"
+
+[caches.other_half]
+key = "half:b:{a}"
+query = "SELECT 1 WHERE :a = 1"
+
+[caches.keyless]
+query = "SELECT 1"
+
+[caches.broken]
+key = "broken:{id"
+query = "SELECT 1"
+
+[caches.listed]
+list = true
+key = "x:{id}"
+"#
+    ));
+}
+
+#[test]
+fn policies_that_contradict_themselves() {
+    insta::assert_snapshot!(check(
+        r#"
+[origins.shop]
+url = "sqlite:shop.db"
+
+[caches.slow]
+soft_timeout = "9s"
+
+[caches.sliding]
+sliding = true
+
+[caches.bounded]
+ttl = "1h"
+max_age = "1m"
+
+[caches.forever]
+ttl = "forever"
+refresh_ahead = "80%"
+
+[caches.zero]
+ttl = "0s"
+
+[caches.customer]
+class = "personal"
+
+[caches.stubborn]
+ttl = "5s"
+negative_ttl = "1h"
+"#
+    ));
+}
+
+#[test]
+fn secrets_are_not_shown() {
+    let text = "[origins.a]\nurl = 5 # postgres://ann:hunter2@db/shop\n\
+                [origins.b]\nurl = \"oracle://ann:hunter2@db/shop\"\n\
+                [server]\npassword = \"hunter2\"\n";
+    let shown = check(text);
+    assert!(!shown.contains("hunter2"), "{shown}");
+    assert_eq!(shown.matches("error:").count(), 3, "{shown}");
+}
+
+#[test]
+fn a_policy_mistake_of_the_defaults_is_reported_with_the_cache_it_hits() {
+    let shown = check(
+        "[origins.a]\nurl = \"sqlite:a.db\"\n[defaults]\nsoft_timeout = \"9s\"\n[caches.x]\nttl = \"1m\"\n",
+    );
+    assert!(shown.starts_with("larder.toml:5:9: error:"), "{shown}");
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let _ = config::fuzz(&bytes);
+    }
+
+    #[test]
+    fn no_mangled_example_panics(
+        cuts in proptest::collection::vec((0..4200_usize, 0..40_usize, ".{0,6}"), 1..4),
+    ) {
+        let mut text: Vec<char> = config::EXAMPLE.chars().collect();
+        for (at, length, insert) in cuts {
+            let at = at.min(text.len());
+            let end = (at + length).min(text.len());
+            text.splice(at..end, insert.chars());
+        }
+        let _ = config::fuzz(text.into_iter().collect::<String>().as_bytes());
+    }
+}
+
+#[test]
+fn what_the_guide_shows_has_no_mistake() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    for name in ["README.md", "docs/guide/getting-started.md"] {
+        let page = std::fs::read_to_string(root.join(name)).expect("the page is there");
+        let blocks: Vec<_> = page
+            .split("```toml\n")
+            .skip(1)
+            .map(|rest| rest.split("```").next().expect("a block ends"))
+            .collect();
+        assert!(!blocks.is_empty(), "{name} shows a configuration");
+        for block in blocks {
+            assert_eq!(check(block), "", "{name}");
+        }
+    }
+}

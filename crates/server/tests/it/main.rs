@@ -1,0 +1,10 @@
+//! The server from outside: its commands, its configuration, its doors.
+
+mod admin;
+mod cli;
+mod config;
+mod demo;
+mod postgres;
+mod resp;
+mod running;
+mod serve;

@@ -1,0 +1,142 @@
+use std::future::Future;
+use std::time::Duration;
+
+use larder_core::{Error, ErrorKind, Result};
+
+use crate::failure;
+use crate::plan::{Plan, Request};
+use crate::pool::{Connector, Lease, Pool};
+use crate::sink::Sink;
+use crate::{DatabaseOptions, Dialect};
+
+/// What a kind of database does in its own way: open a connection, bind the keys
+/// of a batch and write the values of rows.
+pub(crate) trait Engine: Connector {
+    const DIALECT: Dialect;
+
+    /// Sends the statement of the plan for these keys and gives each row to the
+    /// sink.
+    fn run(
+        &self,
+        connection: &mut Self::Connection,
+        plan: &Plan,
+        requests: &[Request],
+        sink: &mut Sink<'_>,
+    ) -> impl Future<Output = sqlx::Result<()>> + Send;
+
+    /// Asks the server whether it is there.
+    fn ping(
+        &self,
+        connection: &mut Self::Connection,
+    ) -> impl Future<Output = sqlx::Result<()>> + Send;
+}
+
+/// The pools of one database.
+pub(crate) struct Pools<E: Engine> {
+    pub(crate) primary: Pool<E>,
+    pub(crate) replica: Option<Pool<E>>,
+    statement_timeout: Duration,
+}
+
+impl<E: Engine> Pools<E> {
+    pub(crate) fn new(
+        primary: Pool<E>,
+        replica: Option<Pool<E>>,
+        options: &DatabaseOptions,
+    ) -> Self {
+        Self { primary, replica, statement_timeout: options.statement_timeout }
+    }
+
+    /// Where loads read.
+    pub(crate) fn reading(&self) -> &Pool<E> {
+        self.replica.as_ref().unwrap_or(&self.primary)
+    }
+
+    /// Asks the server that loads read from whether it is there.
+    pub(crate) async fn ping(&self) -> Result<()> {
+        let pool = self.reading();
+        loop {
+            let mut lease = pool.acquire().await?;
+            let (engine, connection) = lease.parts();
+            match tokio::time::timeout(self.statement_timeout, engine.ping(connection)).await {
+                Ok(Ok(())) => {
+                    lease.release();
+                    return Ok(());
+                }
+                Ok(Err(_)) if lease.is_reused() => {}
+                Ok(Err(error)) => return Err(lease.fail(pool.label(), &error)),
+                Err(_) => return Err(self.timeout(pool.label())),
+            }
+        }
+    }
+
+    pub(crate) async fn close(&self) {
+        self.primary.close().await;
+        if let Some(replica) = &self.replica {
+            replica.close().await;
+        }
+    }
+
+    /// Answers one batch with one statement. A connection that had been idle and
+    /// turns out to be closed is replaced, as often as there are such ones.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the connection in use.
+    pub(crate) async fn fetch(
+        &self,
+        plan: &Plan,
+        requests: &[Request],
+        sink: &mut Sink<'_>,
+    ) -> Result<()> {
+        let pool = self.reading();
+        loop {
+            let mut lease = pool.acquire().await?;
+            let running = lease.run(plan, requests, sink);
+            match tokio::time::timeout(self.statement_timeout + GRACE, running).await {
+                Ok(Ok(())) => {
+                    lease.release();
+                    return Ok(());
+                }
+                Ok(Err(error))
+                    if lease.is_reused() && failure::is_connection_lost(E::DIALECT, &error) =>
+                {
+                    tracing::debug!(database = pool.label(), "an idle connection had been closed");
+                    sink.reset();
+                }
+                Ok(Err(error)) => return Err(lease.fail(pool.label(), &error)),
+                Err(_) => return Err(self.timeout(pool.label())),
+            }
+        }
+    }
+
+    fn timeout(&self, label: &str) -> Error {
+        Error::new(ErrorKind::Timeout, "the database did not answer in time")
+            .with("database", label)
+            .with("statement_timeout", format!("{:?}", self.statement_timeout))
+            .remedy("see what keeps it busy, or raise statement_timeout")
+    }
+}
+
+/// The server ends a statement at the timeout and says so; only when it does not
+/// even do that is the connection given up, so much later.
+const GRACE: Duration = Duration::from_millis(250);
+
+impl<E: Engine> Lease<E> {
+    async fn run(
+        &mut self,
+        plan: &Plan,
+        requests: &[Request],
+        sink: &mut Sink<'_>,
+    ) -> sqlx::Result<()> {
+        let (engine, connection) = self.parts();
+        engine.run(connection, plan, requests, sink).await
+    }
+
+    /// What an error means; keeps the connection if the error leaves it sound.
+    pub(crate) fn fail(self, label: &str, error: &sqlx::Error) -> Error {
+        if failure::is_connection_sound(E::DIALECT, error) {
+            self.release();
+        }
+        failure::of_statement(E::DIALECT, label, error)
+    }
+}

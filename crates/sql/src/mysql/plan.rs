@@ -1,0 +1,124 @@
+use larder_core::Result;
+use sqlx::mysql::MySqlStatement;
+use sqlx::{AssertSqlSafe, Column as _, Executor, SqlSafeStr, Statement as _};
+
+use super::MySqlEngine;
+use crate::catalog::Relation;
+use crate::engine::Pools;
+use crate::plan::{Plan, Shape, Statement};
+use crate::statement::{Template, infer};
+use crate::table::Fetch;
+use crate::{Dialect, KeyType, QueryOptions, Table, catalog, json, query};
+
+const DIALECT: Dialect = Dialect::MySql;
+
+/// One statement with a list of keys; the rows carry their own.
+pub(crate) fn table_plan(table: &Table, value_size_max: usize) -> Plan {
+    let column = |name: &str| format!("t.{}", DIALECT.quote(name));
+    let columns: Vec<String> = table.columns.iter().map(|known| column(&known.name)).collect();
+    let keys: Vec<String> = table.key_columns.iter().map(|known| column(&known.name)).collect();
+    let marks: Vec<&str> = table
+        .key_columns
+        .iter()
+        .map(|known| placeholder(known.key.map_or(KeyType::Text, |key| key.key_type)))
+        .collect();
+    let (left, tuple) = match keys.as_slice() {
+        [key] => (key.clone(), marks.join(",")),
+        keys => (format!("({})", keys.join(", ")), format!("({})", marks.join(","))),
+    };
+    let statement = Statement::Tuples {
+        head: format!(
+            "SELECT {} FROM {} AS t WHERE {left} IN (",
+            columns.join(", "),
+            DIALECT.quote_table(&table.schema, &table.name),
+        ),
+        tuple,
+        tail: ")".to_owned(),
+    };
+    Plan::of_table(table, statement, value_size_max)
+}
+
+/// One arm of a UNION ALL for each key.
+pub(crate) async fn query_plan(
+    pools: &Pools<MySqlEngine>,
+    options: &QueryOptions,
+    relations: &[Relation],
+    value_size_max: usize,
+) -> Result<Plan> {
+    let template = Template::parse(DIALECT, &options.select, options.pattern.parameters())?;
+    // What the server itself has to say goes first.
+    let described = prepare(pools, &template.render(|_, sql| sql.push('?'))).await?;
+    let names: Vec<&str> = described.columns().iter().map(|column| column.name()).collect();
+    query::check_columns(&names)?;
+    let tables = catalog::known_tables(relations);
+    let parameters = query::parameter_types(options, |name| {
+        infer::parameter_type(DIALECT, &options.select, name, &tables)
+    })?;
+    let select =
+        template.render(|parameter, sql| sql.push_str(placeholder(parameters[parameter].key_type)));
+    let (rows, shape) = if !options.list {
+        // One row more than is right shows that there are too many.
+        (format!("FROM ({select}) AS q LIMIT 2)"), Shape::Row)
+    } else if template.has_limit || !template.has_order {
+        (format!("FROM ({select}) AS q)"), Shape::List)
+    } else {
+        // Without a limit a subquery forgets its order.
+        (format!("FROM ({select} LIMIT 18446744073709551615) AS q)"), Shape::List)
+    };
+    let statement = Statement::Union {
+        before: "(SELECT ".to_owned(),
+        after: format!(" AS larder_ordinal, q.* {rows}"),
+        occurrences: template.occurrences(),
+    };
+    prepare(pools, &statement.text(2).0).await?;
+    Ok(Plan {
+        pattern: options.pattern.clone(),
+        parameters,
+        shape,
+        prefixes: json::member_prefixes(names.iter().copied()),
+        fetch: described.columns().iter().map(|column| fetch_of(column, relations)).collect(),
+        statement,
+        value_size_max,
+    })
+}
+
+/// What the server says of a statement before it runs.
+async fn prepare(pools: &Pools<MySqlEngine>, sql: &str) -> Result<MySqlStatement> {
+    let mut lease = pools.primary.acquire().await?;
+    let (_, connection) = lease.parts();
+    match connection.prepare(AssertSqlSafe(sql).into_sql_str()).await {
+        Ok(prepared) => {
+            lease.release();
+            Ok(prepared)
+        }
+        Err(error) => Err(query::refused(lease.fail(pools.primary.label(), &error))),
+    }
+}
+
+/// Whether a column of the query is a JSON column of a table.
+fn fetch_of(column: &sqlx::mysql::MySqlColumn, relations: &[Relation]) -> Fetch {
+    let origin = column.origin();
+    let Some(origin) = origin.table_column() else { return Fetch::Native };
+    // The driver names the table with or without its schema.
+    let table = origin.table.rsplit('.').next().unwrap_or_default();
+    let mut known = relations
+        .iter()
+        .filter(|relation| relation.name == table)
+        .flat_map(|relation| &relation.columns)
+        .filter(|known| known.name.eq_ignore_ascii_case(&origin.name))
+        .peekable();
+    let is_json = known.peek().is_some() && known.all(|known| known.fetch == Fetch::JsonText);
+    if is_json { Fetch::JsonText } else { Fetch::Native }
+}
+
+/// Where a value of the type goes: what is not a number or a text is compared as
+/// what it is only if it is told so.
+const fn placeholder(key_type: KeyType) -> &'static str {
+    match key_type {
+        KeyType::Decimal => "CAST(? AS DECIMAL(65,30))",
+        KeyType::Date => "CAST(? AS DATE)",
+        KeyType::Time => "CAST(? AS TIME(6))",
+        KeyType::Timestamp | KeyType::TimestampUtc => "CAST(? AS DATETIME(6))",
+        KeyType::Integer | KeyType::Text | KeyType::Boolean | KeyType::Uuid | KeyType::Bytes => "?",
+    }
+}

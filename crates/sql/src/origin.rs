@@ -1,0 +1,104 @@
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use larder_core::{Error, ErrorKind, Key, KeyPattern, LoadContext, Loaded, Origin, Result};
+
+use crate::database::Engines;
+use crate::plan::{Plan, Request};
+use crate::sink::Sink;
+
+/// An origin whose values are rows as JSON text. Cloning costs a reference
+/// count.
+///
+/// One statement answers a whole batch of keys. A key that no row can have (it
+/// does not match the pattern, is not of the column's type, or is not the one
+/// spelling of its value) is absent, and costs no statement.
+#[derive(Clone)]
+pub struct SqlOrigin {
+    engines: Engines,
+    plan: Arc<Plan>,
+}
+
+impl SqlOrigin {
+    pub(crate) fn new(engines: Engines, plan: Plan) -> Self {
+        Self { engines, plan: Arc::new(plan) }
+    }
+
+    /// The keys that it answers.
+    #[must_use]
+    pub fn key_pattern(&self) -> &KeyPattern {
+        &self.plan.pattern
+    }
+
+    async fn load_batch(&self, keys: &[Key]) -> Vec<Result<Loaded<Bytes>>> {
+        let mut answers: Vec<Result<Loaded<Bytes>>> =
+            keys.iter().map(|_| Ok(Loaded::absent())).collect();
+        // A key that was asked twice is loaded once.
+        let mut places: HashMap<&[u8], usize> = HashMap::with_capacity(keys.len());
+        let mut requests: Vec<Request> = Vec::with_capacity(keys.len());
+        let mut askers: Vec<Vec<usize>> = Vec::with_capacity(keys.len());
+        for (index, key) in keys.iter().enumerate() {
+            if let Some(&place) = places.get(key.as_bytes()) {
+                askers[place].push(index);
+            } else if let Some(request) = self.plan.request(key.as_bytes()) {
+                places.insert(key.as_bytes(), requests.len());
+                requests.push(request);
+                askers.push(vec![index]);
+            }
+        }
+        let mut askers = askers.into_iter();
+        for chunk in requests.chunks(self.plan.keys_max()) {
+            for (answer, askers) in self.load_chunk(chunk).await.into_iter().zip(&mut askers) {
+                for index in askers {
+                    answers[index] = answer.clone();
+                }
+            }
+        }
+        answers
+    }
+
+    async fn load_chunk(&self, requests: &[Request]) -> Vec<Result<Loaded<Bytes>>> {
+        let mut sink = Sink::new(&self.plan, self.engines.label(), requests);
+        match self.engines.fetch(&self.plan, requests, &mut sink).await {
+            Ok(()) => sink.finish(),
+            Err(error) => requests.iter().map(|_| Err(error.clone())).collect(),
+        }
+    }
+}
+
+impl Origin<Key, Bytes> for SqlOrigin {
+    /// One statement, or none for a key that no row can have.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the connection in use; nothing is left behind.
+    async fn load(&self, key: &Key, _: &LoadContext) -> Result<Loaded<Bytes>> {
+        let mut answers = self.load_batch(std::slice::from_ref(key)).await;
+        answers.pop().unwrap_or_else(|| {
+            Err(Error::new(ErrorKind::OriginFailed, "a load of one key has no answer"))
+        })
+    }
+
+    /// One statement for all keys up to [`Origin::batch_limit`], unless the
+    /// query has so many parameters that the database takes fewer at once.
+    ///
+    /// # Cancel safety
+    /// As [`SqlOrigin::load`].
+    async fn load_many(&self, keys: &[Key], _: &LoadContext) -> Vec<Result<Loaded<Bytes>>> {
+        self.load_batch(keys).await
+    }
+
+    fn batch_limit(&self) -> usize {
+        self.plan.keys_max()
+    }
+}
+
+impl fmt::Debug for SqlOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqlOrigin")
+            .field("database", &self.engines.label())
+            .field("pattern", &self.plan.pattern)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,9 @@
+//! The origins against real databases.
+
+mod mysql;
+mod mysql_types;
+mod postgres;
+mod postgres_types;
+mod sqlite;
+mod support;
+mod tls;

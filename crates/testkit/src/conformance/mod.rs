@@ -1,0 +1,25 @@
+//! Suites that every implementation of a seam must pass.
+//!
+//! One line in an adapter's tests runs the whole suite against it:
+//! [`store_conformance!`](crate::store_conformance) for a
+//! [`larder_core::Store`], [`origin_conformance!`](crate::origin_conformance)
+//! for a [`larder_core::Origin`].
+
+pub mod origin;
+pub mod store;
+
+use std::future::Future;
+
+/// Runs one test on a runtime of its own with two worker threads, so that what
+/// a test spawns really runs beside it.
+///
+/// # Panics
+/// If the test does, or if no runtime can be started.
+pub fn block_on<F: Future>(test: F) -> F::Output {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime starts")
+        .block_on(test)
+}

@@ -1,0 +1,242 @@
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use larder_core::{
+    Capabilities, Clock, Error, ErrorKind, Key, Moment, PutCondition, PutOutcome, Result, Store,
+    StoredEntry, Version,
+};
+
+use super::Gate;
+
+/// A shared store in memory that keeps the contract of [`Store`] and breaks it
+/// where a test says so. Clones are the same store.
+///
+/// It stands in where a real store cannot be made to fail at a chosen moment;
+/// the real ones are tested against real servers.
+#[derive(Clone, Debug)]
+pub struct FaultyStore {
+    state: Arc<Mutex<State>>,
+    clock: Clock,
+    capabilities: Capabilities,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    slots: HashMap<Key, Slot>,
+    faults: VecDeque<StoreFault>,
+    calls: u64,
+}
+
+#[derive(Debug)]
+enum Slot {
+    Held { entry: StoredEntry, origin_read_at: Moment },
+    Removed(Version),
+}
+
+/// What goes wrong with one call of a [`FaultyStore`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum StoreFault {
+    /// Nothing.
+    None,
+    /// The call fails and has no effect.
+    Refused,
+    /// The call takes effect, and its reply is lost.
+    ReplyLost,
+    /// The call waits at the gate before it takes effect.
+    Held(Gate),
+}
+
+impl FaultyStore {
+    /// An empty store that tells ages by this clock.
+    #[must_use]
+    pub fn new(clock: impl Into<Clock>) -> Self {
+        Self {
+            state: Arc::default(),
+            clock: clock.into(),
+            capabilities: Capabilities { shared: true, ..Capabilities::default() },
+        }
+    }
+
+    /// The same store with a largest value, in bytes.
+    #[must_use]
+    pub fn value_bytes_max(mut self, bytes: usize) -> Self {
+        self.capabilities.value_bytes_max = Some(bytes);
+        self
+    }
+
+    /// Appends faults: each call takes the next one.
+    pub fn script(&self, faults: impl IntoIterator<Item = StoreFault>) {
+        self.state().faults.extend(faults);
+    }
+
+    /// How often it was called; a batch is one call.
+    #[must_use]
+    pub fn calls_count(&self) -> u64 {
+        self.state().calls
+    }
+
+    /// How many keys have an entry.
+    #[must_use]
+    pub fn entries_count(&self) -> usize {
+        self.state().slots.values().filter(|slot| matches!(slot, Slot::Held { .. })).count()
+    }
+
+    /// Applies the next fault around one call.
+    async fn call<T>(&self, effect: impl FnOnce(&mut State, Moment) -> Result<T>) -> Result<T> {
+        let fault = {
+            let mut state = self.state();
+            state.calls += 1;
+            state.faults.pop_front().unwrap_or(StoreFault::None)
+        };
+        let unreachable = |what| Error::new(ErrorKind::Unavailable, what);
+        if matches!(fault, StoreFault::Refused) {
+            return Err(unreachable("the scripted store is unreachable"));
+        }
+        if let StoreFault::Held(gate) = &fault {
+            gate.pass().await;
+        }
+        let answer = effect(&mut self.state(), self.clock.precise_now());
+        match fault {
+            StoreFault::ReplyLost => Err(unreachable("the scripted store lost its reply")),
+            _ => answer,
+        }
+    }
+
+    fn put(
+        state: &mut State,
+        now: Moment,
+        (key, entry): &(Key, StoredEntry),
+        condition: PutCondition,
+    ) -> PutOutcome {
+        let stands = match state.slots.get(key) {
+            None => None,
+            Some(Slot::Removed(at)) => (entry.version < *at).then_some(*at),
+            Some(Slot::Held { entry: held, .. }) => match condition {
+                PutCondition::NewerThanHeld => {
+                    (entry.version <= held.version).then_some(held.version)
+                }
+                // A condition that this store does not know is not met.
+                _ => Some(held.version),
+            },
+        };
+        if let Some(version) = stands {
+            return PutOutcome::Refused(version);
+        }
+        let origin_read_at = now - entry.age;
+        state.slots.insert(key.clone(), Slot::Held { entry: entry.clone(), origin_read_at });
+        PutOutcome::Stored
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store for FaultyStore {
+    fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+
+    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<StoredEntry>>> {
+        self.call(|state, now| {
+            let read = |key| match state.slots.get(key) {
+                Some(Slot::Held { entry, origin_read_at }) => {
+                    Some(StoredEntry { age: now.since(*origin_read_at), ..entry.clone() })
+                }
+                Some(Slot::Removed(_)) | None => None,
+            };
+            Ok(keys.iter().map(read).collect())
+        })
+        .await
+    }
+
+    async fn put_many(
+        &self,
+        entries: &[(Key, StoredEntry)],
+        condition: PutCondition,
+    ) -> Result<Vec<PutOutcome>> {
+        let limit = self.capabilities.value_bytes_max.unwrap_or(usize::MAX);
+        let length = |entry: &StoredEntry| entry.value.as_option().map_or(0, bytes::Bytes::len);
+        if let Some((key, entry)) = entries.iter().find(|(_, entry)| length(entry) > limit) {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                "the value is too long for this store",
+            )
+            .with("key", key)
+            .with("bytes", length(entry))
+            .with("bytes_max", limit));
+        }
+        self.call(|state, now| {
+            Ok(entries.iter().map(|entry| Self::put(state, now, entry, condition)).collect())
+        })
+        .await
+    }
+
+    async fn remove_many(&self, keys: &[Key], at: Version) -> Result<()> {
+        self.call(|state, _| {
+            for key in keys {
+                let stands = match state.slots.get(key) {
+                    None => Version::ZERO,
+                    Some(Slot::Removed(earlier)) => *earlier,
+                    Some(Slot::Held { entry, .. }) => entry.version,
+                };
+                if stands <= at {
+                    state.slots.insert(key.clone(), Slot::Removed(at));
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance::{block_on, store::entry};
+
+    crate::store_conformance!(conforms, async { FaultyStore::new(Clock::monotonic()) });
+    crate::store_conformance!(conforms_with_a_limit, async {
+        FaultyStore::new(Clock::monotonic()).value_bytes_max(1000)
+    });
+
+    #[test]
+    fn a_lost_reply_has_its_effect_and_a_refused_call_has_none() {
+        block_on(async {
+            let store = FaultyStore::new(Clock::monotonic());
+            for (name, fault, present) in
+                [("a", StoreFault::ReplyLost, true), ("b", StoreFault::Refused, false)]
+            {
+                store.script([fault]);
+                let put = [(Key::new(name), entry("value", 1))];
+                let error = store.put_many(&put, PutCondition::Vacant).await;
+                assert_eq!(error.expect_err("the script says so").kind(), ErrorKind::Unavailable);
+                let read = store.get(&Key::new(name)).await.expect("the script is at its end");
+                assert_eq!(read.is_some(), present, "{name}");
+            }
+            assert_eq!((store.calls_count(), store.entries_count()), (4, 1));
+        });
+    }
+
+    #[test]
+    fn a_held_put_takes_effect_when_the_gate_opens() {
+        block_on(async {
+            let store = FaultyStore::new(Clock::monotonic());
+            let gate = Gate::new();
+            store.script([StoreFault::Held(gate.clone())]);
+            let put = tokio::spawn({
+                let store = store.clone();
+                async move {
+                    let entries = [(Key::new("a"), entry("old", 1))];
+                    store.put_many(&entries, PutCondition::NewerThanHeld).await
+                }
+            });
+            gate.wait_for_arrivals(1).await;
+            store.remove_many(&[Key::new("a")], Version::new(2)).await.expect("it is reachable");
+            gate.open();
+            let outcome = put.await.expect("the put ends").expect("it is reachable");
+            assert_eq!(outcome, [PutOutcome::Refused(Version::new(2))]);
+        });
+    }
+}

@@ -1,0 +1,254 @@
+//! Server processes that a test owns: on a free port of the loopback address,
+//! in a directory of their own, stopped by process id.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, geteuid, kill_process};
+use tempfile::TempDir;
+
+/// How long a server may take to start or stop on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(90);
+const POLL: Duration = Duration::from_millis(20);
+
+/// A port that was free a moment ago.
+///
+/// # Panics
+/// If the machine has none.
+#[must_use]
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+    listener.local_addr().expect("a listener has an address").port()
+}
+
+/// The first of these programs that is installed, by name or path.
+///
+/// # Panics
+/// If none is, with the Debian package that has it.
+pub(crate) fn program(candidates: &[&str], package: &str) -> PathBuf {
+    let directories = std::env::var_os("PATH").unwrap_or_default();
+    let directories: Vec<PathBuf> = std::env::split_paths(&directories).collect();
+    for candidate in candidates {
+        let path = Path::new(candidate);
+        if path.is_absolute() && path.is_file() {
+            return path.to_owned();
+        }
+        // The servers' own directories are often not on an ordinary user's path.
+        let system = ["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from);
+        for directory in directories.iter().chain(&system) {
+            let path = directory.join(candidate);
+            if path.is_file() {
+                return path;
+            }
+        }
+    }
+    panic!("{} is not installed: run ./test, or apt-get install {package}", candidates[0]);
+}
+
+/// A directory for a server's files, and the user that the server runs as: the
+/// databases refuse to run as root.
+pub(crate) struct Home {
+    directory: TempDir,
+    user: Option<(u32, u32)>,
+}
+
+impl Home {
+    /// A new directory. A test that runs as root gives it to the named user, or
+    /// to `nobody` if there is no such user.
+    pub(crate) fn new(user: &str) -> Self {
+        let directory = TempDir::new().expect("a temporary directory can be made");
+        let user = geteuid().is_root().then(|| {
+            user_ids(user).or_else(|| user_ids("nobody")).expect("the machine has a user nobody")
+        });
+        let home = Self { directory, user };
+        fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755))
+            .expect("one's own directory can be opened to others");
+        // MariaDB clears the directory for temporary files when it starts, also of
+        // the files of others.
+        fs::create_dir(home.path().join("tmp")).expect("a directory can be made in one's own");
+        home.own(&home.path().join("tmp"));
+        home.own(home.path());
+        home
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// A file of the server's user that only it can read.
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path().join(name);
+        let mut file = File::create(&path).expect("a file can be made in one's own directory");
+        file.write_all(text.as_bytes()).expect("a small file can be written");
+        self.keep_private(&path);
+        path
+    }
+
+    /// Gives a file to the server's user, and to nobody else.
+    pub(crate) fn keep_private(&self, path: &Path) {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+            .expect("one's own file can be closed to others");
+        self.own(path);
+    }
+
+    /// A command that runs in the directory as the server's user.
+    pub(crate) fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command
+            .current_dir(self.path())
+            .env("HOME", self.path())
+            .env("TMPDIR", self.path().join("tmp"))
+            .stdin(Stdio::null());
+        if let Some((user, group)) = self.user {
+            command.uid(user).gid(group);
+        }
+        command
+    }
+
+    fn own(&self, path: &Path) {
+        if let Some((user, group)) = self.user {
+            chown(path, Some(user), Some(group)).expect("root can give files away");
+        }
+    }
+}
+
+/// Runs a command to its end.
+///
+/// # Panics
+/// If it fails, with what it wrote.
+pub(crate) fn run(command: &mut Command) {
+    let output = command.output().unwrap_or_else(|error| {
+        panic!("{} cannot be started: {error}", command.get_program().to_string_lossy())
+    });
+    assert!(
+        output.status.success(),
+        "{} failed ({}): {}{}",
+        command.get_program().to_string_lossy(),
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// A server that runs. Dropping it kills it.
+pub(crate) struct ServerProcess {
+    child: Child,
+    log: PathBuf,
+}
+
+impl ServerProcess {
+    /// Starts a server whose output goes to the end of `log`, and waits until
+    /// `is_ready` says so.
+    ///
+    /// # Panics
+    /// If it ends or is not ready in time, with the end of its log.
+    pub(crate) fn start(command: &mut Command, log: &Path, is_ready: impl Fn() -> bool) -> Self {
+        let output = File::options().create(true).append(true).open(log).expect("the log opens");
+        let errors = output.try_clone().expect("a file handle can be doubled");
+        let child = command.stdout(output).stderr(errors).spawn().unwrap_or_else(|error| {
+            panic!("{} cannot be started: {error}", command.get_program().to_string_lossy())
+        });
+        let mut server = Self { child, log: log.to_owned() };
+        let deadline = Instant::now() + PATIENCE;
+        while !is_ready() {
+            let status = server.child.try_wait().expect("a child can be asked for its status");
+            if let Some(status) = status {
+                panic!("the server ended at once ({status}): {}", server.log_end());
+            }
+            assert!(Instant::now() < deadline, "the server is not ready: {}", server.log_end());
+            thread::sleep(POLL);
+        }
+        server
+    }
+
+    /// Asks the server to stop, waits, and kills it if it does not.
+    pub(crate) fn stop(mut self, signal: Signal) {
+        self.signal(signal);
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if matches!(self.child.try_wait(), Ok(Some(_))) {
+                return;
+            }
+            thread::sleep(POLL);
+        }
+    }
+
+    /// Sends a signal, such as one that makes it stand still and one that makes
+    /// it go on.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        // One that has ended already cannot be asked any more.
+        let _ = id.map(|id| kill_process(id, signal));
+    }
+
+    fn log_end(&self) -> String {
+        let log = fs::read(&self.log).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log).into_owned();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+}
+
+impl Drop for ServerProcess {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Whether somebody listens at a port of the loopback address.
+pub(crate) fn is_listening(port: u16) -> bool {
+    TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
+}
+
+/// A certificate for `localhost`, not for 127.0.0.1, that signs itself, and its
+/// key.
+///
+/// # Panics
+/// If openssl is not installed or fails.
+pub(crate) fn certificate(home: &Home) -> (PathBuf, PathBuf) {
+    let (certificate, key) = (home.path().join("server.crt"), home.path().join("server.key"));
+    let mut openssl = Command::new(program(&["openssl"], "openssl"));
+    openssl
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "30",
+            "-subj",
+            "/CN=localhost",
+        ])
+        .args(["-addext", "subjectAltName=DNS:localhost"])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+        .arg("-keyout")
+        .arg(&key)
+        .arg("-out")
+        .arg(&certificate);
+    run(&mut openssl);
+    home.keep_private(&key);
+    home.own(&certificate);
+    (certificate, key)
+}
+
+fn user_ids(name: &str) -> Option<(u32, u32)> {
+    let users = fs::read_to_string("/etc/passwd").ok()?;
+    users.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        match fields.as_slice() {
+            [user, _, id, group, ..] if *user == name => {
+                Some((id.parse().ok()?, group.parse().ok()?))
+            }
+            _ => None,
+        }
+    })
+}
