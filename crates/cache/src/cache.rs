@@ -243,7 +243,7 @@ impl<K: CacheKey, V: CacheValue> Cache<K, V> {
     /// # Cancel safety
     /// A dropped call leaves the cache shut; calling again waits again.
     pub async fn shutdown(&self, patience: Duration) -> bool {
-        self.0.closing.store(true, Ordering::Release);
+        self.0.closing.store(true, Ordering::SeqCst);
         let deadline = self.0.clock.precise_now() + patience;
         let ended = std::pin::pin!(self.0.flights.all_ended());
         let sleep = std::pin::pin!(self.0.runtime.sleep_until(&self.0.clock, deadline));

@@ -50,7 +50,7 @@ pub(crate) struct Rules<K, V> {
 
 impl<K, V> Engine<K, V> {
     pub(crate) fn refuse_when_closing(&self) -> Result<()> {
-        if self.closing.load(Ordering::Acquire) {
+        if self.closing.load(Ordering::SeqCst) {
             return Err(Error::new(ErrorKind::ShuttingDown, "the cache is shutting down")
                 .with("cache", &self.name));
         }

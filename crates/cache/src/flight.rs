@@ -186,11 +186,11 @@ impl<K: Hash + Eq + Clone, V> Flights<K, V> {
     }
 
     pub(crate) fn running(&self) -> usize {
-        self.running.load(Ordering::Acquire)
+        self.running.load(Ordering::SeqCst)
     }
 
     pub(crate) fn task_begins(&self) {
-        self.running.fetch_add(1, Ordering::AcqRel);
+        self.running.fetch_add(1, Ordering::SeqCst);
     }
 
     pub(crate) fn task_ends(&self) {

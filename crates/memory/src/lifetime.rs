@@ -24,8 +24,8 @@ pub struct Lifetime {
 pub struct Sliding {
     /// The longest freshness an access can bring about.
     pub base: Duration,
-    /// Where freshness ends whatever the accesses.
-    pub fresh_limit: Moment,
+    /// Where freshness and stale window end whatever the accesses.
+    pub limit: Moment,
 }
 
 impl Lifetime {

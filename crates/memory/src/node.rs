@@ -41,7 +41,7 @@ struct Motion {
     idle: Option<Duration>,
     /// The freshness of one access at most; zero without a sliding lifetime.
     base: Duration,
-    fresh_limit: Moment,
+    limit: Moment,
     /// From the end of freshness to the end of the stale window.
     stale_window: Duration,
     /// From `attention_at` to the end of freshness.
@@ -143,7 +143,7 @@ impl<K, V> Node<K, V> {
         }
         let remaining = fresh_until.since(now);
         let longer = remaining.saturating_add(remaining / 2).min(motion.base);
-        let extended = (now + longer).min(motion.fresh_limit);
+        let extended = (now + longer).min(motion.limit);
         // An expiry or another access that came in between has the last word.
         let was = fresh_until.as_nanos();
         if extended <= fresh_until
@@ -154,7 +154,7 @@ impl<K, V> Node<K, V> {
         {
             return;
         }
-        let stale_until = extended + motion.stale_window;
+        let stale_until = (extended + motion.stale_window).min(motion.limit);
         motion.stale_until.fetch_max(stale_until.as_nanos(), Ordering::AcqRel);
         let attention_at = extended - motion.attention_lead;
         motion.attention_at.fetch_max(attention_at.as_nanos(), Ordering::AcqRel);
@@ -221,7 +221,7 @@ impl Motion {
         Some(Self {
             idle: lifetime.idle,
             base: sliding.map_or(Duration::ZERO, |sliding| sliding.base),
-            fresh_limit: sliding.map_or(Moment::NEVER, |sliding| sliding.fresh_limit),
+            limit: sliding.map_or(Moment::NEVER, |sliding| sliding.limit),
             stale_window: entry.stale_until.since(entry.fresh_until),
             attention_lead: entry.fresh_until.since(attention_at),
             attention_at: AtomicU64::new(attention_at.as_nanos()),

@@ -126,6 +126,14 @@ impl BreakerSwitch {
         }
     }
 
+    /// For how much longer it is open; `None` if it is not.
+    pub(crate) fn open_for(&self, now: Moment) -> Option<Duration> {
+        match self.inner.lock().state {
+            State::Open { until } if now < until => Some(until.since(now)),
+            _ => None,
+        }
+    }
+
     pub(crate) fn state(&self, now: Moment) -> BreakerState {
         match self.inner.lock().state {
             State::Closed { .. } => BreakerState::Closed,

@@ -68,14 +68,19 @@ impl OriginGuard {
 
     /// Asks the breaker. The ticket is to be settled with the load's result.
     pub(crate) fn enter(&self, clock: &Clock) -> Result<Ticket> {
-        self.0.breaker.enter(clock.now()).map_err(|retry_in| {
-            Error::new(
-                ErrorKind::BreakerOpen,
-                "the origin is not asked: its circuit breaker is open",
-            )
+        self.0.breaker.enter(clock.now()).map_err(|retry_in| self.refused(retry_in))
+    }
+
+    /// The refusal of a breaker that is open now.
+    pub(crate) fn refuse_while_open(&self, clock: &Clock) -> Result<()> {
+        let retry_in = self.0.breaker.open_for(clock.now());
+        retry_in.map_or(Ok(()), |retry_in| Err(self.refused(retry_in)))
+    }
+
+    fn refused(&self, retry_in: std::time::Duration) -> Error {
+        Error::new(ErrorKind::BreakerOpen, "the origin is not asked: its circuit breaker is open")
             .with("origin", self.name())
             .with("next try in", format_args!("{retry_in:?}"))
-        })
     }
 
     /// Settles a ticket. What the origin refuses for good says nothing about

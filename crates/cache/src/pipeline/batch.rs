@@ -1,9 +1,9 @@
 use std::sync::Arc;
 
-use larder_core::{Moment, Result};
+use larder_core::Result;
 
 use super::load::Source;
-use super::read::Request;
+use super::read::{Patience, Request};
 use crate::engine::{CacheKey, CacheValue, Engine};
 use crate::flight::{Boarded, Flight, Terms};
 use crate::hit::{Freshness, Held, Hit, StaleReason, Tier};
@@ -24,8 +24,8 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             keys.iter().map(|key| self.look(key).map(Ok)).collect();
         if answers.iter().any(Option::is_none) {
             let awaited = self.board_all(keys, &mut answers);
-            let deadline = self.deadline(&Request::default());
-            self.collect(keys, awaited, deadline, &mut answers).await;
+            let patience = self.patience(&Request::default());
+            self.collect(keys, awaited, patience, &mut answers).await;
         }
         // Every key was answered from memory, boarded a flight or got an error.
         answers.into_iter().map(|answer| answer.expect("each key has an answer")).collect()
@@ -36,6 +36,8 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         keys: &[K],
         answers: &mut [Option<Result<Hit<K, V>>>],
     ) -> Vec<Awaited<K, V>> {
+        // Foreign code, so before the first flight is in the table.
+        let limit = self.origin.as_ref().map_or(1, |origin| origin.batch_limit()).max(1);
         let mut awaited = Vec::new();
         let mut begun = Vec::new();
         for (index, key) in keys.iter().enumerate() {
@@ -63,13 +65,12 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             };
             awaited.push(Awaited { index, flight, began });
         }
-        self.depart_batched(begun);
+        self.depart_batched(begun, limit);
         awaited
     }
 
     /// Sends off flights in as few calls of the origin as it allows.
-    fn depart_batched(self: &Arc<Self>, flights: Vec<Arc<Flight<K, V>>>) {
-        let limit = self.origin.as_ref().map_or(1, |origin| origin.batch_limit()).max(1);
+    fn depart_batched(self: &Arc<Self>, flights: Vec<Arc<Flight<K, V>>>, limit: usize) {
         let mut flights = flights.into_iter().peekable();
         while flights.peek().is_some() {
             self.depart(flights.by_ref().take(limit).collect(), Source::Origin);
@@ -80,16 +81,16 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         self: &Arc<Self>,
         keys: &[K],
         awaited: Vec<Awaited<K, V>>,
-        deadline: Moment,
+        patience: Patience,
         answers: &mut [Option<Result<Hit<K, V>>>],
     ) {
         for Awaited { index, flight, began } in awaited {
             let answer = if began {
-                self.await_own(&flight, deadline).await
-            } else if let Some(answer) = self.join(&flight, deadline).await {
+                self.await_own(&flight, patience).await
+            } else if let Some(answer) = self.join(&flight, patience).await {
                 answer
             } else {
-                let request = Request { deadline: Some(deadline), ..Request::default() };
+                let request = Request { deadline: Some(patience.hard), ..Request::default() };
                 self.load(&keys[index], request, Source::Origin).await
             };
             answers[index] = Some(answer);

@@ -40,6 +40,11 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         }
         let crew = Crew { engine: Arc::clone(self), flights };
         crew.engine.flights.task_begins();
+        // Counted before it looks: either `shutdown` sees this task, or this task
+        // sees that the cache is closing.
+        if let Err(error) = crew.engine.refuse_when_closing() {
+            return crew.flights.iter().for_each(|flight| self.land_failed(flight, error.clone()));
+        }
         let task = async move {
             let Answers { read_at, cost, answers } = crew.engine.ask(&crew.flights, source).await;
             for (flight, answer) in crew.flights.iter().zip(answers) {
@@ -57,6 +62,10 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             cost: Duration::ZERO,
             answers: flights.iter().map(|_| Err(error.clone())).collect(),
         };
+        // Before the line, so that nobody waits in it for a refusal.
+        if let Err(error) = self.guard.refuse_while_open(&self.clock) {
+            return failed(error);
+        }
         let Some(_place) = self.place(first).await else {
             return failed(self.no_place(first.cause));
         };
@@ -68,6 +77,9 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         let read_at = self.clock.now();
         let started = self.clock.precise_now();
         let call = AssertUnwindSafe(self.call(flights, source)).catch_unwind();
+        // What the line left of the time; a timeout after less than that is ours.
+        let had_its_time =
+            first.deadline.since(started) >= self.policy.load().hard_timeout.mul_f64(0.9);
         let answers = match self.within(first.deadline, call).await {
             Some(Ok(answers)) => answers,
             Some(Err(panic)) => Err(panicked(&*panic)),
@@ -76,7 +88,10 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
                     .with("after", format_args!("{:?}", self.clock.precise_now().since(started))))
             }
         };
-        self.guard.settle(ticket, &verdict(&answers), &self.clock);
+        let cut_short = matches!(&answers, Err(error) if error.kind() == ErrorKind::Timeout);
+        if had_its_time || !cut_short {
+            self.guard.settle(ticket, &verdict(&answers), &self.clock);
+        }
         match answers {
             Ok(answers) => {
                 let cost = self.clock.precise_now().since(started);
@@ -230,7 +245,9 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             Outcome::NotModified => (self.unmodified(flight)?, true, loaded.tags.union(&held_tags)),
             _ => return Err(Error::new(ErrorKind::Unsupported, "unknown loader outcome")),
         };
-        let ttl = loaded.ttl.or(flight.terms.ttl).or_else(|| self.ttl_rule(&flight.key, &value));
+        let of_value = || flight.terms.ttl.or_else(|| self.ttl_rule(&flight.key, &value));
+        // What a request says is about a value; absence has a TTL of its own.
+        let ttl = loaded.ttl.or_else(|| value.is_present().then(of_value).flatten());
         let tags = tags.union(&flight.terms.tags).union(&self.tag_rule(&flight.key, &value));
         let answer = Answer {
             present: value.is_present(),
@@ -311,7 +328,13 @@ impl<K: CacheKey, V: CacheValue> Drop for Crew<K, V> {
 /// What a call says about the origin's health: one good answer is enough.
 fn verdict<V>(answers: &Result<Vec<Result<Loaded<V>>>>) -> Result<()> {
     let answers = answers.as_ref().map_err(Clone::clone)?;
-    match answers.iter().find(|answer| answer.is_ok()).or(answers.first()) {
+    let sick = |answer: &&Result<Loaded<V>>| {
+        answer.as_ref().is_err_and(|e| {
+            matches!(e.kind(), ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Panicked)
+        })
+    };
+    let best = answers.iter().find(|answer| answer.is_ok());
+    match best.or_else(|| answers.iter().find(sick)).or(answers.first()) {
         Some(Err(error)) => Err(error.clone()),
         _ => Ok(()),
     }

@@ -22,6 +22,13 @@ pub(crate) struct Request {
     pub(crate) deadline: Option<Moment>,
 }
 
+/// Until when a reader waits: with something stale at hand, and at all.
+#[derive(Clone, Copy)]
+pub(crate) struct Patience {
+    pub(crate) soft: Moment,
+    pub(crate) hard: Moment,
+}
+
 /// How a wait for a load ended.
 enum Waited<'f, K, V> {
     Landed(&'f Result<Held<K, V>>),
@@ -110,7 +117,12 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         let version = resident.entry().version;
         let changed =
             || self.memory.peek(key, self.clock.now()).filter(|now| now.entry().version != version);
-        let begin = || self.flight(key.clone(), cause, Some(resident.clone()), Terms::default());
+        let begin = || {
+            // Looked at anew: it may have been invalidated since, and "not modified"
+            // must not bring it back.
+            let held = self.memory.peek(key, self.clock.now());
+            self.flight(key.clone(), cause, held, Terms::default())
+        };
         if let Boarded::Began(flight) = self.flights.board(key, changed, begin) {
             self.telemetry.record(EventKind::Refreshed, Some(key));
             self.depart(vec![flight], Source::Origin);
@@ -127,7 +139,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         request: Request,
         source: Source<V>,
     ) -> Result<Hit<K, V>> {
-        let deadline = self.deadline(&request);
+        let patience = self.patience(&request);
         loop {
             if let Err(error) = self.refuse_when_closing() {
                 return self.degrade(key, StaleReason::OriginFailed, error);
@@ -138,13 +150,13 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
                     return Ok(self.answer(Held::Resident(resident), Tier::Memory));
                 }
                 Boarded::Joined(flight) => {
-                    if let Some(answer) = self.join(&flight, deadline).await {
+                    if let Some(answer) = self.join(&flight, patience).await {
                         return answer;
                     }
                 }
                 Boarded::Began(flight) => {
                     self.depart(vec![Arc::clone(&flight)], source);
-                    return self.await_own(&flight, deadline).await;
+                    return self.await_own(&flight, patience).await;
                 }
             }
         }
@@ -155,9 +167,9 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     pub(crate) async fn await_own(
         &self,
         flight: &Flight<K, V>,
-        deadline: Moment,
+        patience: Patience,
     ) -> Result<Hit<K, V>> {
-        match self.await_landing(flight, deadline).await {
+        match self.await_landing(flight, patience).await {
             Ok(held) => {
                 self.telemetry.record(EventKind::Answered, Some(&flight.key));
                 Ok(self.answer(held, Tier::Origin))
@@ -172,9 +184,9 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     pub(crate) async fn join(
         &self,
         flight: &Flight<K, V>,
-        deadline: Moment,
+        patience: Patience,
     ) -> Option<Result<Hit<K, V>>> {
-        match self.await_landing(flight, deadline).await {
+        match self.await_landing(flight, patience).await {
             Ok(held) if self.was_invalidated(&held) => None,
             Ok(held) => {
                 self.telemetry.record(EventKind::Joined, Some(&flight.key));
@@ -187,9 +199,9 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     async fn await_landing(
         &self,
         flight: &Flight<K, V>,
-        deadline: Moment,
+        patience: Patience,
     ) -> Result<Held<K, V>, (StaleReason, Error)> {
-        match self.wait(flight, deadline).await {
+        match self.wait(flight, patience).await {
             Waited::Landed(Ok(held)) => Ok(held.clone()),
             Waited::Landed(Err(error)) => Err((StaleReason::OriginFailed, error.clone())),
             Waited::SoftTimeout => {
@@ -202,9 +214,11 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     }
 
     /// The caller's limit, or the policy's.
-    pub(crate) fn deadline(&self, request: &Request) -> Moment {
-        let hard = self.clock.precise_now() + self.policy.load().hard_timeout;
-        request.deadline.map_or(hard, |deadline| deadline.min(hard))
+    pub(crate) fn patience(&self, request: &Request) -> Patience {
+        let (now, policy) = (self.clock.precise_now(), self.policy.load());
+        let hard = now + policy.hard_timeout;
+        let hard = request.deadline.map_or(hard, |deadline| deadline.min(hard));
+        Patience { soft: now + policy.soft_timeout, hard }
     }
 
     /// Joins the key's flight or begins one.
@@ -242,9 +256,8 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
 
     /// Waits until the flight lands, the soft timeout passes with a stale answer
     /// at hand, or the reader's time is up.
-    async fn wait<'f>(&self, flight: &'f Flight<K, V>, deadline: Moment) -> Waited<'f, K, V> {
-        let policy = self.policy.load_full();
-        let soft = self.clock.precise_now() + policy.soft_timeout;
+    async fn wait<'f>(&self, flight: &'f Flight<K, V>, patience: Patience) -> Waited<'f, K, V> {
+        let Patience { soft, hard: deadline } = patience;
         let mut landing = std::pin::pin!(flight.landing());
         if soft < deadline && self.servable_on_error(&flight.key).is_some() {
             let sleep = std::pin::pin!(self.runtime.sleep_until(&self.clock, soft));

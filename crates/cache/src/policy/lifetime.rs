@@ -41,7 +41,7 @@ pub(crate) fn limits(policy: &Policy, answer: &Answer) -> Option<Limits> {
     let fresh_until = jittered(ttl, policy.jitter).from_start(start).min(oldest);
     let stale_until = (fresh_until + policy.stale_window()).min(oldest);
     let sliding = (policy.sliding && answer.present)
-        .then(|| ttl.duration().map(|base| Sliding { base, fresh_limit: oldest }))
+        .then(|| ttl.duration().map(|base| Sliding { base, limit: oldest }))
         .flatten();
     let attention_at = attention_at(policy, answer, fresh_until);
     Some(Limits {

@@ -44,7 +44,9 @@ fn idle(policy: &Policy, _: bool) -> Result<()> {
     match (policy.idle_ttl, policy.ttl) {
         (Some(Duration::ZERO), _) => Err(refuse("an idle TTL of zero keeps nothing")
             .remedy("set a duration, or leave idle_ttl out")),
-        (Some(idle), Ttl::For(ttl)) if !policy.sliding && idle >= ttl + policy.stale_window() => {
+        (Some(idle), Ttl::For(ttl))
+            if !policy.sliding && idle >= ttl.saturating_add(policy.stale_window()) =>
+        {
             Err(refuse("the idle TTL can never take effect: entries expire before it")
                 .with("idle_ttl", show(idle))
                 .with("ttl", show(ttl))

@@ -79,7 +79,7 @@ fn an_idle_entry_goes_unless_it_is_got() {
 #[test]
 fn an_access_makes_a_sliding_entry_fresh_for_half_as_long_again() {
     let (tier, _) = observed(Budget::entries(10));
-    let sliding = Sliding { base: secs(10), fresh_limit: BEGIN + secs(15) };
+    let sliding = Sliding { base: secs(10), limit: BEGIN + secs(15) };
     let lifetime = Lifetime { idle: None, sliding: Some(sliding), attention_at: BEGIN + secs(9) };
     tier.insert(1, entry(7, Version::new(1), BEGIN), lifetime, BEGIN);
     let fresh_after = |second: u64| {
@@ -88,7 +88,7 @@ fn an_access_makes_a_sliding_entry_fresh_for_half_as_long_again() {
     };
     assert_eq!(fresh_after(6), secs(12), "4 s were left, so 6 s are");
     let hit = tier.peek(&1, BEGIN).expect("it is servable");
-    assert_eq!(hit.stale_until(), BEGIN + secs(22), "the stale window moves along");
+    assert_eq!(hit.stale_until(), BEGIN + secs(15), "22 s, but for the limit");
     assert!(!hit.needs_attention(BEGIN + secs(10)), "attention moves along");
     assert!(hit.needs_attention(BEGIN + secs(11)));
     assert_eq!(fresh_after(6), secs(15), "9 s would be less than the base, but for the limit");
@@ -101,11 +101,21 @@ fn an_access_makes_a_sliding_entry_fresh_for_half_as_long_again() {
 #[test]
 fn a_sliding_access_never_shortens_freshness() {
     let (tier, _) = observed(Budget::entries(10));
-    let sliding = Sliding { base: secs(3), fresh_limit: Moment::NEVER };
+    let sliding = Sliding { base: secs(3), limit: Moment::NEVER };
     let lifetime = Lifetime { sliding: Some(sliding), ..Lifetime::OF_ENTRY };
     tier.insert(1, entry(7, Version::new(1), BEGIN), lifetime, BEGIN);
     let hit = tier.get(&1, BEGIN + secs(1)).expect("it is fresh");
     assert_eq!(hit.fresh_until(), BEGIN + secs(10));
+}
+
+#[test]
+fn the_stale_window_slides_along() {
+    let (tier, _) = observed(Budget::entries(10));
+    let sliding = Sliding { base: secs(10), limit: Moment::NEVER };
+    let lifetime = Lifetime { sliding: Some(sliding), ..Lifetime::OF_ENTRY };
+    tier.insert(1, entry(7, Version::new(1), BEGIN), lifetime, BEGIN);
+    let hit = tier.get(&1, BEGIN + secs(6)).expect("it is fresh");
+    assert_eq!((hit.fresh_until(), hit.stale_until()), (BEGIN + secs(12), BEGIN + secs(22)));
 }
 
 #[test]

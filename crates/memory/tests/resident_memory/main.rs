@@ -188,7 +188,7 @@ fn a_hit_allocates_nothing() {
         let mut moving =
             tier.peek("product:0000000001", NOW).expect("it was put in").entry().clone();
         moving.version = Version::new(u64::MAX >> 1);
-        let sliding = Sliding { base: Duration::from_secs(600), fresh_limit: Moment::NEVER };
+        let sliding = Sliding { base: Duration::from_secs(600), limit: Moment::NEVER };
         let lifetime = Lifetime {
             idle: Some(Duration::from_secs(60)),
             sliding: Some(sliding),

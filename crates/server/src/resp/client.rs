@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -25,8 +25,8 @@ pub(crate) struct Client {
     peer: SocketAddr,
     local: SocketAddr,
     connected_at: Moment,
-    /// Kept so that others can shut the socket down, which wakes the task.
-    writer: OwnedWriteHalf,
+    fd: RawFd,
+    wire: Mutex<Wire>,
     active_at: AtomicU64,
     /// Since when a command is incomplete or replies are not taken, in
     /// nanoseconds of the clock; 0 while neither is the case.
@@ -44,6 +44,15 @@ pub(crate) struct Client {
     label: Mutex<Label>,
 }
 
+/// What others need to shut the socket down, which wakes the task.
+#[derive(Debug, Default)]
+struct Wire {
+    /// `None` while the connection moves from one thread to another.
+    writer: Option<OwnedWriteHalf>,
+    /// What was asked for, also in that time.
+    shut: Option<Shutdown>,
+}
+
 /// What a client says about itself.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Label {
@@ -58,13 +67,14 @@ pub(crate) struct Label {
 }
 
 impl Client {
-    /// A client on this socket.
-    pub(crate) fn new(id: u64, writer: OwnedWriteHalf, peer: SocketAddr, now: Moment) -> Self {
-        let stream: &TcpStream = writer.as_ref();
+    /// A client on this socket, which it has not got yet.
+    pub(crate) fn new(id: u64, stream: &TcpStream, peer: SocketAddr, now: Moment) -> Self {
         Self {
             id,
             peer,
             local: stream.local_addr().unwrap_or(peer),
+            fd: stream.as_raw_fd(),
+            wire: Mutex::default(),
             connected_at: now,
             active_at: AtomicU64::new(now.as_nanos()),
             stalled_since: AtomicU64::new(0),
@@ -78,7 +88,6 @@ impl Client {
             is_evictable: AtomicBool::new(true),
             is_touching: AtomicBool::new(true),
             label: Mutex::default(),
-            writer,
         }
     }
 
@@ -108,14 +117,38 @@ impl Client {
     /// Ends the connection: its task wakes up and finds the socket closed.
     pub(crate) fn kill(&self) {
         self.is_closing.store(true, Ordering::Relaxed);
-        // A socket that is gone already needs no shutdown.
-        let _ = self.socket().shutdown(std::net::Shutdown::Both);
+        self.shut(Shutdown::Both);
     }
 
     /// Takes no more from the client: what has arrived is still answered, then
     /// the connection ends.
     pub(crate) fn stop_reading(&self) {
-        let _ = self.socket().shutdown(std::net::Shutdown::Read);
+        self.shut(Shutdown::Read);
+    }
+
+    /// Takes the socket on this thread. What was asked for on the way happens
+    /// now.
+    pub(crate) fn attach(&self, writer: OwnedWriteHalf) {
+        let mut wire = self.wire.lock();
+        if let Some(how) = wire.shut {
+            shut_down(&writer, how);
+        }
+        wire.writer = Some(writer);
+    }
+
+    /// Gives the socket up before it leaves this thread.
+    pub(crate) fn detach(&self) -> Option<OwnedWriteHalf> {
+        self.wire.lock().writer.take()
+    }
+
+    fn shut(&self, how: Shutdown) {
+        let mut wire = self.wire.lock();
+        if wire.shut != Some(Shutdown::Both) {
+            wire.shut = Some(how);
+        }
+        if let Some(writer) = &wire.writer {
+            shut_down(writer, how);
+        }
     }
 
     /// Whether somebody ended this connection.
@@ -200,11 +233,6 @@ impl Client {
         self.is_touching.store(is_touching, Ordering::Relaxed);
     }
 
-    /// The half of the socket that replies go to.
-    pub(crate) fn writer(&self) -> &TcpStream {
-        self.writer.as_ref()
-    }
-
     /// One line of `CLIENT LIST`, without the line break.
     pub(crate) fn describe(
         &self,
@@ -226,7 +254,7 @@ impl Client {
             self.id,
             self.peer,
             self.local,
-            self.writer().as_raw_fd(),
+            self.fd,
             label.name,
             now.since(self.connected_at).as_secs(),
             self.idle(now).as_secs(),
@@ -259,13 +287,14 @@ impl Client {
         }
         flags
     }
-
-    fn socket(&self) -> SockRef<'_> {
-        SockRef::from(self.writer())
-    }
 }
 
-/// The clients of one worker.
+fn shut_down(writer: &OwnedWriteHalf, how: Shutdown) {
+    // A socket that is gone already needs no shutdown.
+    let _ = SockRef::from(AsRef::<TcpStream>::as_ref(writer)).shutdown(how);
+}
+
+/// The clients of a door.
 #[derive(Debug, Default)]
 pub(crate) struct Clients(Mutex<HashMap<u64, Arc<Client>>>);
 

@@ -1,4 +1,5 @@
 //! One connection: read, answer every command that has arrived, write once.
+//! Between two commands it may move to another thread.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -6,11 +7,13 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
 
 use super::arguments::OwnedArguments;
 use super::cached::Gathered;
 use super::client::Client;
+use super::coalesce;
 use super::door::Shared;
 use super::parser::{Parser, ProtocolError};
 use super::scratch::{Scratch, recycle};
@@ -35,6 +38,30 @@ const PLAIN_READS_MAX: usize = 16;
 /// A client that keeps a command incomplete or leaves replies unread must move
 /// at least this much within the stall timeout.
 const STALL_PROGRESS_BYTES: usize = 64 * 1024;
+
+/// A connection that no thread waits on: new, or on its way to another thread.
+/// Dropped, it ends.
+pub(crate) struct Resting {
+    stream: std::net::TcpStream,
+    session: Session,
+    protocol: Protocol,
+}
+
+impl Resting {
+    /// A client that has just connected.
+    ///
+    /// # Errors
+    /// If the socket cannot be taken off the thread it was accepted on.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        worker: Arc<Worker>,
+        client: Arc<Client>,
+        stream: TcpStream,
+    ) -> io::Result<Self> {
+        let session = Session::new(shared, worker, client);
+        Ok(Self { stream: stream.into_std()?, session, protocol: Protocol::Resp2 })
+    }
+}
 
 /// A client's socket, session and, while there is work, buffers.
 pub(crate) struct Connection {
@@ -70,33 +97,58 @@ enum Pause {
 }
 
 impl Connection {
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        worker: Arc<Worker>,
-        client: Arc<Client>,
-        reader: OwnedReadHalf,
-    ) -> Self {
-        Self {
-            reader,
-            session: Session::new(shared, worker, client),
-            protocol: Protocol::Resp2,
-            scratch: None,
-            stalled_at_bytes: 0,
+    /// Serves a client until it leaves, misbehaves, is sent away or moves on to
+    /// another thread.
+    pub(crate) async fn serve(mut resting: Resting, worker: Arc<Worker>) {
+        // Where it cannot be registered with this thread, it ends.
+        while let Ok(mut connection) = Self::wake(resting, &worker) {
+            let Some(target) = connection.answer_all().await else { return };
+            let target = Arc::clone(&connection.session.shared.workers[target]);
+            let Ok(rested) = connection.rest() else { return };
+            match target.hand_over(rested) {
+                Ok(()) => return,
+                // That thread is closing, and so is this one.
+                Err(refused) => resting = refused,
+            }
         }
     }
 
-    /// Serves the client until it leaves, misbehaves or is sent away.
-    pub(crate) async fn serve(mut self) {
+    /// Registers with this thread.
+    fn wake(resting: Resting, worker: &Arc<Worker>) -> io::Result<Self> {
+        let Resting { stream, mut session, protocol } = resting;
+        let (reader, writer) = TcpStream::from_std(stream)?.into_split();
+        session.worker = Arc::clone(worker);
+        session.client.attach(writer);
+        Ok(Self { reader, session, protocol, scratch: None, stalled_at_bytes: 0 })
+    }
+
+    /// Takes leave of this thread.
+    fn rest(self) -> io::Result<Resting> {
+        let Self { reader, session, protocol, .. } = self;
+        let writer = session.client.detach().ok_or(io::ErrorKind::NotConnected)?;
+        let stream = reader.reunite(writer).map_err(io::Error::other)?.into_std()?;
+        Ok(Resting { stream, session, protocol })
+    }
+
+    /// Answers what arrives, until the end or until the client belongs on
+    /// another thread, which is returned.
+    async fn answer_all(&mut self) -> Option<usize> {
         loop {
             let count = match self.receive().await {
                 // An error here is the client's sudden departure.
-                Ok(0) | Err(_) => return,
+                Ok(0) | Err(_) => return None,
                 Ok(count) => count,
             };
             self.note_input(count);
+            let answered = self.session.worker.counters.commands.get();
             match self.answer().await {
                 Ok(Next::Read) => {}
-                Ok(Next::Close) | Err(_) => return,
+                Ok(Next::Close) | Err(_) => return None,
+            }
+            coalesce::note_read(self.session.worker.counters.commands.get() - answered);
+            let target = self.session.shared.balance.place(self.session.client.id());
+            if target != self.session.worker.index && self.scratch.is_none() {
+                return Some(target);
             }
             if count >= READ_BYTES_BEFORE_YIELD {
                 tokio::task::yield_now().await;
@@ -188,8 +240,9 @@ impl Connection {
         }
         let mut written = 0;
         let mut stalled_at = 0;
+        let stream: &TcpStream = self.reader.as_ref();
         while written < bytes.len() {
-            match self.session.client.writer().try_write(&bytes[written..]) {
+            match stream.try_write(&bytes[written..]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => written += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -199,7 +252,7 @@ impl Connection {
                     }
                     self.session.client.set_stalled(shared.clock.now());
                     self.session.client.set_buffers(0, bytes.len() - written);
-                    self.session.client.writer().writable().await?;
+                    stream.writable().await?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -353,12 +406,5 @@ impl Session {
                 self.replies = Replies::On;
             }
         }
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.session.worker.clients.remove(self.session.client.id());
-        self.session.shared.release_place();
     }
 }

@@ -13,7 +13,10 @@ use tokio::runtime::Builder;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::client::Client;
+use super::balance::{self, Balance};
+use super::client::{Client, Clients};
+use super::coalesce;
+use super::connection::Resting;
 use super::credentials::Credentials;
 use super::file_limit::raise_file_limit;
 use super::routes::Routes;
@@ -36,7 +39,12 @@ pub(crate) struct Shared {
     /// The place of `GET` in the table.
     pub(crate) get_entry: u16,
     pub(crate) clock: Clock,
+    pub(crate) clients: Clients,
     pub(crate) workers: Vec<Arc<Worker>>,
+    /// Which of the workers are in use.
+    pub(crate) balance: Balance,
+    /// Whether that changes with the load.
+    pub(crate) is_adaptive: bool,
     pub(crate) address: SocketAddr,
     pub(crate) opened_at: Moment,
     clients_count: AtomicUsize,
@@ -70,8 +78,7 @@ impl Shared {
 
     /// Every client, in the order in which they came.
     pub(crate) fn clients(&self) -> Vec<Arc<Client>> {
-        let mut clients: Vec<_> =
-            self.workers.iter().flat_map(|worker| worker.clients.snapshot()).collect();
+        let mut clients = self.clients.snapshot();
         clients.sort_unstable_by_key(|client| client.id());
         clients
     }
@@ -115,11 +122,7 @@ impl Door {
         routes: Arc<dyn Routes>,
     ) -> Result<Self> {
         let threads_count = options.threads.max(1);
-        let listeners = listen(options.listen, threads_count)?;
-        let address = listeners
-            .first()
-            .and_then(|listener| listener.local_addr().ok())
-            .unwrap_or(options.listen);
+        let (listener, address) = listen(options.listen)?;
         let table = Table::get();
         let clock = Clock::monotonic();
         let settings = Settings::new(options);
@@ -133,6 +136,11 @@ impl Door {
             );
             settings.clients_max.set(clients_max);
         }
+        let (workers, arrivals): (Vec<_>, Vec<_>) = (0..threads_count)
+            .map(|index| Worker::new(index, table.entries().len()))
+            .map(|(worker, arrivals)| (Arc::new(worker), arrivals))
+            .unzip();
+        let is_adaptive = options.is_adaptive && threads_count > 1 && balance::is_possible();
         let shared = Arc::new(Shared {
             keyspace,
             routes,
@@ -140,9 +148,10 @@ impl Door {
             credentials: Credentials::new(options.password.as_deref(), &options.users),
             table,
             get_entry: table.find_command(b"get").map_or(0, |entry| entry.index),
-            workers: (0..threads_count)
-                .map(|_| Arc::new(Worker::new(table.entries().len())))
-                .collect(),
+            clients: Clients::default(),
+            workers,
+            balance: Balance::new(if is_adaptive { 1 } else { threads_count }),
+            is_adaptive,
             address,
             opened_at: clock.now(),
             clock,
@@ -152,12 +161,14 @@ impl Door {
         });
         let stop = CancellationToken::new();
         let (alive, ended) = mpsc::channel(1);
-        let threads = listeners
-            .into_iter()
-            .zip(&shared.workers)
-            .enumerate()
-            .map(|(index, (listener, worker))| {
-                spawn_worker(index, &shared, worker, listener, &stop, alive.clone())
+        let mut listener = Some(listener);
+        let threads = shared
+            .workers
+            .iter()
+            .zip(arrivals)
+            .map(|(worker, arrivals)| {
+                let (listener, alive) = (listener.take(), alive.clone());
+                spawn_worker(&shared, worker, arrivals, listener, &stop, alive)
             })
             .collect::<Result<_>>()?;
         Ok(Self { shared, stop, threads, ended })
@@ -167,6 +178,13 @@ impl Door {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.shared.address
+    }
+
+    /// Serves with this many of the threads from now on, until the load asks for
+    /// another number if the door adapts to it. Connections move when they next
+    /// get a command.
+    pub fn use_threads(&self, count: usize) {
+        self.shared.balance.set_in_use(count.clamp(1, self.shared.workers.len()));
     }
 
     /// A view of the door that stays good while it closes.
@@ -223,6 +241,12 @@ impl Monitor {
         self.0.statistics()
     }
 
+    /// How many of the threads serve at present.
+    #[must_use]
+    pub fn threads_in_use(&self) -> usize {
+        self.0.balance.in_use()
+    }
+
     /// How many clients are connected.
     #[must_use]
     pub fn clients_count(&self) -> usize {
@@ -237,58 +261,52 @@ impl Monitor {
 }
 
 fn spawn_worker(
-    index: usize,
     shared: &Arc<Shared>,
     worker: &Arc<Worker>,
-    listener: TcpListener,
+    arrivals: mpsc::UnboundedReceiver<Resting>,
+    listener: Option<TcpListener>,
     stop: &CancellationToken,
     alive: mpsc::Sender<()>,
 ) -> Result<JoinHandle<()>> {
+    let index = worker.index;
     let cannot_start = |error| {
         Error::new(ErrorKind::Unavailable, "a thread of the RESP door cannot start")
             .with("thread", index)
             .caused_by(error)
     };
-    let runtime = Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .on_thread_park(coalesce::before_waiting)
+        .build()
+        .map_err(cannot_start)?;
     let (shared, worker, stop) = (Arc::clone(shared), Arc::clone(worker), stop.clone());
     std::thread::Builder::new()
         .name(format!("resp-{index}"))
         .spawn(move || {
-            runtime.block_on(worker::run(shared, worker, vec![listener], stop));
+            worker.note_thread();
+            coalesce::sharpen_timers();
+            runtime.block_on(worker::run(shared, worker, arrivals, listener, stop));
             drop(alive);
         })
         .map_err(cannot_start)
 }
 
-/// One listener for each thread, all on the same port: the kernel spreads the
-/// connections.
-fn listen(address: SocketAddr, count: usize) -> Result<Vec<TcpListener>> {
-    let cannot_listen = |error: std::io::Error| {
+/// Listens, and says where, with the port that was taken for port 0.
+fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr)> {
+    let bind = || {
+        let domain = Domain::for_address(address);
+        let socket = Socket::new(domain, Type::STREAM, Some(SocketProtocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        let taken = socket.local_addr()?.as_socket().unwrap_or(address);
+        Ok((socket.into(), taken))
+    };
+    bind().map_err(|error: std::io::Error| {
         Error::new(ErrorKind::Config, "the RESP door cannot listen on its address")
             .with("address", address)
             .caused_by(error)
             .remedy("stop what listens there, or choose another address with `bind`")
-    };
-    // Sockets that share a port would share it with another server, too. One
-    // that does not share finds out whether the port is free.
-    let probe = bind(address, false).map_err(cannot_listen)?;
-    let address = probe.local_addr().map_err(cannot_listen)?;
-    drop(probe);
-    (0..count)
-        .map(|_| bind(address, true))
-        .collect::<std::io::Result<Vec<_>>>()
-        .map_err(cannot_listen)
-}
-
-fn bind(address: SocketAddr, is_shared: bool) -> std::io::Result<TcpListener> {
-    let socket =
-        Socket::new(Domain::for_address(address), Type::STREAM, Some(SocketProtocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(is_shared)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    if is_shared {
-        socket.listen(BACKLOG)?;
-    }
-    Ok(socket.into())
+    })
 }

@@ -1,8 +1,10 @@
 //! The Redis door: RESP2 and RESP3 over TCP.
 //!
 //! ```text
-//! Door ── one thread for each core, each with a listener of its own
-//!   └─ worker ── accepts, sweeps idle clients
+//! Door ── up to one thread for each core
+//!   ├─ balance ── how many of them serve, and whom
+//!   └─ worker ── one thread; the first accepts and sweeps idle clients
+//!        ├─ coalesce ── fewer wake-ups when many clients ask
 //!        └─ connection ── read; answer all that has arrived; write once
 //!             ├─ parser ── commands out of bytes, nothing copied
 //!             ├─ table ── the command of a name
@@ -15,8 +17,10 @@
 //! and description. Dispatch, `COMMAND` and the reference derive from it.
 
 mod arguments;
+mod balance;
 mod cached;
 mod client;
+mod coalesce;
 pub mod command;
 mod commands;
 mod connection;

@@ -19,6 +19,7 @@ use crate::keyspace::{Locked, OutOfMemory};
 /// commands work on this.
 pub struct Session {
     pub(crate) shared: Arc<Shared>,
+    /// The thread it is on.
     pub(crate) worker: Arc<Worker>,
     pub(crate) client: Arc<Client>,
     /// Whether the client has authenticated, or need not.
@@ -328,6 +329,13 @@ impl Session {
             Unknown::Subcommand => self.refuse(&unknown_subcommand(arguments), reply),
         }
         Step::Done
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.shared.clients.remove(self.client.id());
+        self.shared.release_place();
     }
 }
 

@@ -13,9 +13,11 @@ use super::parser::LINE_BYTES_MAX;
 pub struct DoorOptions {
     /// Where to listen. Port 0 takes a free one.
     pub listen: SocketAddr,
-    /// How many threads serve, each with a listener of its own; one for each
-    /// core by default.
+    /// How many threads serve at most; one for each core by default.
     pub threads: usize,
+    /// Whether only as many of the threads serve as the load needs. Otherwise,
+    /// and where the system does not tell the load, all of them do.
+    pub is_adaptive: bool,
     /// How many clients may be connected at once.
     pub clients_max: usize,
     /// After how long without a command a client is disconnected; never if
@@ -47,6 +49,7 @@ impl Default for DoorOptions {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 6380)),
             threads: std::thread::available_parallelism().map_or(1, usize::from),
+            is_adaptive: true,
             clients_max: 10_000,
             idle_timeout: None,
             stall_timeout: Some(Duration::from_secs(60)),

@@ -1,15 +1,19 @@
-//! One thread of the door: its runtime, its listeners, its clients.
+//! One thread of the door: its runtime and the connections it serves. The first
+//! one also accepts, and sends clients away that idle or stall.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::client::{Client, Clients};
-use super::connection::Connection;
+use super::balance;
+use super::client::Client;
+use super::connection::{Connection, Resting};
 use super::door::Shared;
 use super::statistics::WorkerCounters;
 
@@ -19,17 +23,44 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// How long accepting pauses when the process has no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// What one thread shares with the others: who is connected and what it
-/// counted.
+/// What others know of one thread.
 #[derive(Debug)]
 pub(crate) struct Worker {
-    pub(crate) clients: Clients,
+    /// Its place among the workers.
+    pub(crate) index: usize,
     pub(crate) counters: WorkerCounters,
+    /// Connections that come to this thread. Never more than there are clients.
+    arrivals: mpsc::UnboundedSender<Resting>,
+    /// What the system calls the thread; 0 before it runs.
+    thread_id: AtomicI32,
 }
 
 impl Worker {
-    pub(crate) fn new(commands_count: usize) -> Self {
-        Self { clients: Clients::default(), counters: WorkerCounters::new(commands_count) }
+    /// A worker, and where its thread receives connections.
+    pub(crate) fn new(
+        index: usize,
+        commands_count: usize,
+    ) -> (Self, mpsc::UnboundedReceiver<Resting>) {
+        let (arrivals, receiver) = mpsc::unbounded_channel();
+        let counters = WorkerCounters::new(commands_count);
+        (Self { index, counters, arrivals, thread_id: AtomicI32::new(0) }, receiver)
+    }
+
+    /// Hands a connection to this thread. Returns it if the thread takes none
+    /// any more.
+    pub(crate) fn hand_over(&self, connection: Resting) -> Result<(), Resting> {
+        self.arrivals.send(connection).map_err(|refused| refused.0)
+    }
+
+    /// What the system calls the thread, while it runs.
+    pub(crate) fn thread_id(&self) -> Option<i32> {
+        Some(self.thread_id.load(Ordering::Relaxed)).filter(|&id| id != 0)
+    }
+
+    /// Called on the thread itself.
+    pub(crate) fn note_thread(&self) {
+        #[cfg(target_os = "linux")]
+        self.thread_id.store(rustix::thread::gettid().as_raw_nonzero().get(), Ordering::Relaxed);
     }
 }
 
@@ -37,29 +68,56 @@ impl Worker {
 pub(crate) async fn run(
     shared: Arc<Shared>,
     worker: Arc<Worker>,
-    listeners: Vec<std::net::TcpListener>,
+    mut arrivals: mpsc::UnboundedReceiver<Resting>,
+    listener: Option<std::net::TcpListener>,
     stop: CancellationToken,
 ) {
     let connections = TaskTracker::new();
-    for listener in listeners {
-        let listener = match TcpListener::from_std(listener) {
-            Ok(listener) => listener,
-            Err(error) => {
-                tracing::error!(%error, "a listener of the RESP door cannot be registered");
-                continue;
-            }
-        };
-        let (shared, worker) = (Arc::clone(&shared), Arc::clone(&worker));
-        tokio::spawn(accept(shared, worker, listener, connections.clone(), stop.clone()));
+    let take = |resting| {
+        connections.spawn(Connection::serve(resting, Arc::clone(&worker)));
+    };
+    if let Some(listener) = listener {
+        open(&shared, &worker, listener, &stop);
     }
-    let sweeper = tokio::spawn(sweep(Arc::clone(&shared), Arc::clone(&worker)));
-    stop.cancelled().await;
-    for client in worker.clients.snapshot() {
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            Some(resting) = arrivals.recv() => take(resting),
+        }
+    }
+    arrivals.close();
+    // Those that were on their way when it closed.
+    while let Some(resting) = arrivals.recv().await {
+        take(resting);
+    }
+    for client in shared.clients.snapshot() {
         client.stop_reading();
     }
     connections.close();
     connections.wait().await;
-    sweeper.abort();
+}
+
+/// Starts what one thread does for all.
+fn open(
+    shared: &Arc<Shared>,
+    worker: &Arc<Worker>,
+    listener: std::net::TcpListener,
+    stop: &CancellationToken,
+) {
+    match TcpListener::from_std(listener) {
+        Ok(listener) => {
+            tokio::spawn(accept(Arc::clone(shared), Arc::clone(worker), listener, stop.clone()));
+        }
+        Err(error) => {
+            tracing::error!(%error, "the listener of the RESP door cannot be registered");
+        }
+    }
+    tokio::spawn(sweep(Arc::clone(shared), Arc::clone(worker)));
+    if shared.is_adaptive {
+        let shared = Arc::clone(shared);
+        tokio::spawn(async move { balance::keep(&shared.balance, &shared.workers).await });
+    }
 }
 
 /// Accepts until the door closes.
@@ -67,7 +125,6 @@ async fn accept(
     shared: Arc<Shared>,
     worker: Arc<Worker>,
     listener: TcpListener,
-    connections: TaskTracker,
     stop: CancellationToken,
 ) {
     loop {
@@ -77,7 +134,7 @@ async fn accept(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => admit(&shared, &worker, stream, peer, &connections),
+            Ok((stream, peer)) => admit(&shared, &worker, stream, peer),
             Err(error) => {
                 tracing::warn!(%error, "a connection to the RESP door could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -87,13 +144,7 @@ async fn accept(
 }
 
 /// Gives a new connection a place, or tells it that there is none.
-fn admit(
-    shared: &Arc<Shared>,
-    worker: &Arc<Worker>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    connections: &TaskTracker,
-) {
+fn admit(shared: &Arc<Shared>, worker: &Arc<Worker>, stream: TcpStream, peer: SocketAddr) {
     if !shared.take_place() {
         worker.counters.rejected_connections.add(1);
         // The client may be gone already; it is sent away in any case.
@@ -105,12 +156,17 @@ fn admit(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, %peer, "TCP_NODELAY could not be set");
     }
-    let (reader, writer) = stream.into_split();
     let id = shared.next_client_id();
-    let client = Arc::new(Client::new(id, writer, peer, shared.clock.now()));
-    worker.clients.insert(Arc::clone(&client));
-    let connection = Connection::new(Arc::clone(shared), Arc::clone(worker), client, reader);
-    connections.spawn(connection.serve());
+    let client = Arc::new(Client::new(id, &stream, peer, shared.clock.now()));
+    shared.clients.insert(Arc::clone(&client));
+    let place = Arc::clone(&shared.workers[shared.balance.place(id)]);
+    match Resting::new(Arc::clone(shared), Arc::clone(&place), client, stream) {
+        // A thread that takes nobody any more is closing: so is the door.
+        Ok(resting) => drop(place.hand_over(resting)),
+        Err(error) => {
+            tracing::warn!(%error, %peer, "a connection to the RESP door could not be set up");
+        }
+    }
 }
 
 /// Sends clients away that idle or stall for too long. One look at each client
@@ -122,7 +178,7 @@ async fn sweep(shared: Arc<Shared>, worker: Arc<Worker>) {
         let idle_max = shared.settings.idle_timeout().unwrap_or(Duration::MAX);
         let stall_max = shared.settings.stall_timeout().unwrap_or(Duration::MAX);
         let now = shared.clock.now();
-        for client in worker.clients.snapshot() {
+        for client in shared.clients.snapshot() {
             if client.idle(now) >= idle_max || client.stalled(now) >= stall_max {
                 worker.counters.timeouts.add(1);
                 tracing::debug!(peer = %client.peer(), "a client idled or stalled for too long");

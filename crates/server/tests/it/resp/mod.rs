@@ -6,6 +6,7 @@ mod closing;
 mod hostile;
 mod sessions;
 mod stream;
+mod threads;
 mod transactions;
 
 use std::io::{Read, Write};
@@ -24,6 +25,7 @@ fn options() -> DoorOptions {
     DoorOptions {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         threads: 2,
+        is_adaptive: false,
         dangerous_commands: ["keys", "flushall", "flushdb"].map(str::to_owned).to_vec(),
         ..DoorOptions::default()
     }
