@@ -75,7 +75,7 @@ pub struct ServeOptions {
     #[arg(long, value_name = "SIZE", env = "LARDER_MEMORY", help_heading = "Resources")]
     memory: Option<SizeOrShare>,
 
-    /// How many threads answer clients [default: one for each core]
+    /// How many threads may answer clients [default: one for each core]
     #[arg(long, value_name = "COUNT", env = "LARDER_THREADS", help_heading = "Resources")]
     threads: Option<usize>,
 

@@ -39,7 +39,8 @@ pub struct ServerOptions {
     /// HTTP. Where clients need a password, all of it but health does too.
     #[schemars(with = "String")]
     pub admin_bind: SocketAddr,
-    /// How many threads answer Redis clients. Default: one for each core.
+    /// How many threads may answer Redis clients; as many as the load needs
+    /// do. Default: one for each core.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1024))]
     pub threads: Option<usize>,

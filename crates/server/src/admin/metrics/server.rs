@@ -84,6 +84,11 @@ fn door(server: &Server) -> Vec<Family> {
             "Redis clients connected now",
             server.door.clients_count() as f64,
         ),
+        one(
+            "larder_threads_in_use",
+            "Threads that answer Redis clients at present",
+            server.door.threads_in_use() as f64,
+        ),
         count("larder_connections_accepted", "Redis clients accepted", door.connections),
         count(
             "larder_connections_rejected",
