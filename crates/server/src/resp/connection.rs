@@ -209,6 +209,9 @@ impl Connection {
                 Pause::Write => self.write(&mut scratch.reply).await?,
                 Pause::Load(gathered) => {
                     gathered.answer(&mut self.session, &mut scratch.reply).await;
+                    if scratch.reply.as_bytes().len() >= REPLY_BYTES_BEFORE_WRITE {
+                        self.write(&mut scratch.reply).await?;
+                    }
                 }
                 Pause::Wait(entry, arguments) => {
                     let start = scratch.reply.as_bytes().len();
@@ -286,19 +289,15 @@ impl Connection {
 
 /// Answers commands one after the other as long as none has to wait.
 fn run_ready(session: &mut Session, scratch: &mut Scratch) -> Pause {
-    let mut gathered = None;
     loop {
         let input = &scratch.input[scratch.used..];
         let length = match scratch.parser.parse(input, session.limits()) {
             Ok(Some(length)) => length,
-            // Keys are loaded together with what is already here, not with what
-            // may come.
-            Ok(None) => return gathered.map_or(Pause::Input, Pause::Load),
-            Err(error) => return gathered.map_or(Pause::Protocol(error), Pause::Load),
+            Ok(None) => return Pause::Input,
+            Err(error) => return Pause::Protocol(error),
         };
         let mut arguments = recycle(std::mem::take(&mut scratch.arguments));
-        if gathered.is_none()
-            && let Some(key) = scratch.parser.only_argument(input, b"get")
+        if let Some(key) = scratch.parser.only_argument(input, b"get")
             && session.reads_plainly(key)
         {
             let (keys, ends) =
@@ -316,18 +315,34 @@ fn run_ready(session: &mut Session, scratch: &mut Scratch) -> Pause {
             continue;
         }
         scratch.parser.arguments(input, &mut arguments);
-        let answered = run_one(session, &arguments, &mut scratch.reply, &mut gathered);
+        let paused = run_one(session, &arguments, &mut scratch.reply);
         scratch.arguments = recycle(arguments);
-        match answered {
-            Answered::Yes => scratch.used += length,
-            Answered::Pausing(pause) => {
-                scratch.used += length;
-                return pause;
-            }
-            // What was gathered comes first; the command is parsed again then.
-            Answered::NotYet => return gathered.map_or(Pause::Input, Pause::Load),
+        scratch.used += length;
+        match paused {
+            None => {}
+            Some(Pause::Load(group)) => return Pause::Load(gather_more(session, scratch, group)),
+            Some(pause) => return pause,
         }
     }
+}
+
+/// Adds the reads that follow to a group that is to be loaded. Keys are loaded
+/// together with what is already here, not with what may come.
+fn gather_more(session: &Session, scratch: &mut Scratch, mut group: Gathered) -> Gathered {
+    // What is wrong with the rest is found again when it is its turn.
+    while let input = &scratch.input[scratch.used..]
+        && let Ok(Some(length)) = scratch.parser.parse(input, session.limits())
+    {
+        let mut arguments = recycle(std::mem::take(&mut scratch.arguments));
+        scratch.parser.arguments(input, &mut arguments);
+        let is_taken = arguments.is_empty() || group.add(session, &arguments);
+        scratch.arguments = recycle(arguments);
+        if !is_taken {
+            break;
+        }
+        scratch.used += length;
+    }
+    group
 }
 
 /// Finds the reads of plain keys that follow the first one. Returns the keys and
@@ -356,40 +371,24 @@ fn next_plain_reads<'a>(
     (keys, ends)
 }
 
-/// How far one command got.
-enum Answered {
-    Yes,
-    Pausing(Pause),
-    NotYet,
-}
-
+/// Runs one command. Returns why the next one has to wait, if it has to.
 #[inline]
-fn run_one(
-    session: &mut Session,
-    arguments: &[&[u8]],
-    reply: &mut Reply,
-    gathered: &mut Option<Gathered>,
-) -> Answered {
+fn run_one(session: &mut Session, arguments: &[&[u8]], reply: &mut Reply) -> Option<Pause> {
     if arguments.is_empty() {
-        return Answered::Yes;
-    }
-    if let Some(group) = gathered {
-        return if group.add(session, arguments) { Answered::Yes } else { Answered::NotYet };
+        return None;
     }
     let start = reply.as_bytes().len();
     match session.execute(arguments, reply) {
         Step::Done => session.settle_reply(start, reply),
-        Step::Gather(group) => *gathered = Some(group),
-        Step::Wait(entry) => {
-            return Answered::Pausing(Pause::Wait(entry, OwnedArguments::new(arguments)));
-        }
+        Step::Gather(group) => return Some(Pause::Load(group)),
+        Step::Wait(entry) => return Some(Pause::Wait(entry, OwnedArguments::new(arguments))),
     }
     if session.is_closing || session.client.is_closing() {
-        Answered::Pausing(Pause::Close)
+        Some(Pause::Close)
     } else if reply.as_bytes().len() >= REPLY_BYTES_BEFORE_WRITE {
-        Answered::Pausing(Pause::Write)
+        Some(Pause::Write)
     } else {
-        Answered::Yes
+        None
     }
 }
 

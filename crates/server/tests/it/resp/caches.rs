@@ -1,6 +1,7 @@
 //! Keys of read-through caches: what reads load, what writes are told, and how
 //! answers are labelled and invalidated.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use larder_server::resp::{Door, Routes, ServedCache};
 use larder_testkit::faulty::{Answer, FaultyOrigin, Gate};
 use tokio::runtime::Runtime;
 
-use super::{Client, open_with, options, text};
+use super::{Client, encode, open_with, options, text};
 
 type Rows = FaultyOrigin<Key, Bytes>;
 
@@ -45,6 +46,10 @@ struct Shop {
 
 impl Shop {
     fn open() -> Self {
+        Self::with_rows(|id| format!("{{\"id\":{id}}}"))
+    }
+
+    fn with_rows(row: impl Fn(u32) -> String) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -52,9 +57,7 @@ impl Shop {
             .expect("a runtime can be built");
         let clock = ManualClock::new();
         let rows = |name: &str| {
-            let rows = (0..2000).map(|id| {
-                (Key::new(format!("{name}:{id}")), Bytes::from(format!("{{\"id\":{id}}}")))
-            });
+            let rows = (0..2000).map(|id| (Key::new(format!("{name}:{id}")), Bytes::from(row(id))));
             Rows::with_batch_limit(1000).with_rows(rows)
         };
         let (products, orders) = (rows("product"), rows("order"));
@@ -129,6 +132,29 @@ fn pipelined_misses_are_one_query_and_answers_keep_their_order() {
     }
     assert_eq!(shop.products.calls_count(), calls + 2, "one for the group, one for STRLEN");
     assert_eq!(shop.orders.calls_count(), 1);
+}
+
+#[test]
+fn long_pipelines_of_misses_lose_no_answer() {
+    // Long enough that answers are written while others are still to be loaded.
+    let row = |id: u32| format!("{id}:{}", "x".repeat(200));
+    let check = |cache_of: &dyn Fn(u32) -> &'static str| {
+        let shop = Shop::with_rows(row);
+        let mut client = shop.client();
+        let pipeline: Vec<u8> =
+            (0..2000).flat_map(|id| encode(&["GET", &format!("{}:{id}", cache_of(id))])).collect();
+        let mut sender = client.stream.try_clone().expect("a socket can be shared");
+        let sending = std::thread::spawn(move || sender.write_all(&pipeline));
+        for id in 0..2000 {
+            let row = row(id);
+            assert_eq!(text(&client.reply()), format!("${}\r\n{row}\r\n", row.len()));
+        }
+        sending.join().expect("no panic").expect("the server reads");
+        assert_eq!(client.ask("PING"), "+PONG\r\n");
+    };
+    check(&|_| "product");
+    check(&|id| if id % 7 == 0 { "order" } else { "product" });
+    check(&|id| if id % 900 < 450 { "order" } else { "product" });
 }
 
 #[test]
