@@ -21,8 +21,13 @@ impl Access {
         Self(Credentials::new(password, users))
     }
 
+    /// Whether everybody may look.
+    pub(super) fn is_open(&self) -> bool {
+        !self.0.are_required()
+    }
+
     fn allows(&self, authorization: Option<&[u8]>) -> bool {
-        if !self.0.are_required() {
+        if self.is_open() {
             return true;
         }
         let Some((scheme, given)) = authorization.and_then(split_at_space) else { return false };

@@ -27,6 +27,10 @@ impl Failure {
         Self { status: StatusCode::UNAUTHORIZED, error: error.to_owned() }
     }
 
+    pub(super) fn forbidden(error: &str) -> Self {
+        Self { status: StatusCode::FORBIDDEN, error: error.to_owned() }
+    }
+
     pub(super) fn internal(error: &dyn std::fmt::Display) -> Self {
         Self { status: StatusCode::INTERNAL_SERVER_ERROR, error: error.to_string() }
     }

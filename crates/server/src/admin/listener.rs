@@ -1,5 +1,6 @@
 //! Accepts administrators, with limits on what they may cost.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use super::{Access, router};
 use crate::serve::Server;
 
-/// How many connections are served at once; others wait to be accepted.
+/// How many connections are served at once. For one more, the oldest has to go.
 const CONNECTIONS_MAX: usize = 64;
 
 /// How long a client may take to send the head of a request.
@@ -95,20 +96,30 @@ async fn accept(
     tasks: TaskTracker,
 ) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    // What ends each connection, oldest first; cancelled where it has ended.
+    let mut open: VecDeque<CancellationToken> = VecDeque::new();
     loop {
-        let place = tokio::select! {
-            () = stop.cancelled() => return,
-            place = Arc::clone(&places).acquire_owned() => place,
-        };
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, _)) => {
+                open.retain(|connection| !connection.is_cancelled());
+                if open.len() >= CONNECTIONS_MAX
+                    && let Some(oldest) = open.pop_front()
+                {
+                    tracing::debug!("the oldest administrator makes room for another");
+                    oldest.cancel();
+                }
+                let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+                let end = CancellationToken::new();
+                open.push_back(end.clone());
                 let (service, stop) = (service.clone(), stop.clone());
                 tasks.spawn(async move {
-                    answer(stream, service, stop).await;
+                    let _ended = end.clone().drop_guard();
+                    // Cut off as it is: it may be waiting for a client that does not read.
+                    end.run_until_cancelled(answer(stream, service, stop)).await;
                     drop(place);
                 });
             }

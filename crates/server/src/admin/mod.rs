@@ -6,6 +6,7 @@ mod caches;
 mod health;
 mod listener;
 mod metrics;
+mod site;
 
 use std::sync::Arc;
 
@@ -27,6 +28,7 @@ use answer::Failure;
 
 /// Every page of the administration.
 fn router(server: Arc<Server>, access: Access) -> Router {
+    let access = Arc::new(access);
     let guarded = Router::new()
         .route("/", get(index))
         .route("/metrics", get(metrics_page))
@@ -35,7 +37,8 @@ fn router(server: Arc<Server>, access: Access) -> Router {
         .route("/caches/{name}/keys/{key}", get(caches::show_key).delete(caches::remove_key))
         .route("/caches/{name}/keys/{key}/expire", axum::routing::post(caches::expire_key))
         .route("/explain/{key}", get(explain_key))
-        .layer(middleware::from_fn_with_state(Arc::new(access), access::require));
+        .layer(middleware::from_fn_with_state(Arc::clone(&access), access::require))
+        .layer(middleware::from_fn_with_state(access, site::require_own));
     Router::new()
         // Whoever watches over the process has no password.
         .route("/healthz", get(health::alive))

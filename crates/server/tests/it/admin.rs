@@ -138,3 +138,39 @@ async fn a_head_without_end_is_cut_off() {
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431"), "{answer}");
     assert_eq!(server.page("/healthz").await.0, 200, "others are served");
 }
+
+#[tokio::test]
+async fn idle_connections_make_room() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let server = Running::start(directory.path(), &[]);
+    let connect = || std::net::TcpStream::connect(server.admin).expect("it listens");
+    // They begin a request that they do not finish.
+    let idle: Vec<_> = (0..100)
+        .map(|_| {
+            let mut stream = connect();
+            stream.write_all(b"GET / HTTP/1.1\r\n").expect("it reads");
+            stream
+        })
+        .collect();
+    let asked = std::time::Instant::now();
+    assert_eq!(server.page("/healthz").await.0, 200);
+    assert!(asked.elapsed() < std::time::Duration::from_secs(5), "nobody waits for the idle");
+    drop(idle);
+}
+
+#[tokio::test]
+async fn pages_of_other_sites_are_kept_out() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let server = Running::start(directory.path(), &[]);
+    let ask = |header: &'static str, value: &'static str| {
+        let request = reqwest::Client::new().get(format!("http://{}/caches", server.admin));
+        request.header(header, value).send()
+    };
+    let answer = ask("Origin", "http://evil.example").await.expect("it answers");
+    assert_eq!(answer.status(), 403);
+    let answer = ask("Host", "evil.example").await.expect("it answers");
+    assert_eq!(answer.status(), 403);
+    let error: serde_json::Value = answer.json().await.expect("errors are JSON");
+    let error = error["error"].as_str().expect("it says why");
+    assert!(error.contains("set a password"), "{error}");
+}
