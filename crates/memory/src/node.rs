@@ -218,14 +218,15 @@ impl Motion {
             return None;
         }
         let sliding = lifetime.sliding;
+        let limit = sliding.map_or(Moment::NEVER, |sliding| sliding.limit);
         Some(Self {
             idle: lifetime.idle,
             base: sliding.map_or(Duration::ZERO, |sliding| sliding.base),
-            limit: sliding.map_or(Moment::NEVER, |sliding| sliding.limit),
+            limit,
             stale_window: entry.stale_until.since(entry.fresh_until),
             attention_lead: entry.fresh_until.since(attention_at),
             attention_at: AtomicU64::new(attention_at.as_nanos()),
-            stale_until: AtomicU64::new(entry.stale_until.as_nanos()),
+            stale_until: AtomicU64::new(entry.stale_until.min(limit).as_nanos()),
         })
     }
 }
