@@ -111,6 +111,15 @@ impl<K: 'static, V: 'static> Budget<K, V> {
         }
     }
 
+    /// What tags without entries may take: loads under way may bring them.
+    pub(crate) fn spare_tag_bytes(&self) -> u64 {
+        match self.limit {
+            Limit::Entries(entries) => entries.saturating_mul(16).clamp(1 << 20, MOST_SPARE),
+            // A small budget is to have room for some hundred tags, too.
+            Limit::Bytes(bytes) => (bytes / 64).max((bytes / 32).min(64 << 10)).min(MOST_SPARE),
+        }
+    }
+
     /// What the cache may hold so that with `shards` shards and the memory of
     /// keys evicted lately the budget is kept.
     pub(crate) fn capacity(&self, shards: u64, estimated_entries: u64) -> u64 {
@@ -120,7 +129,7 @@ impl<K: 'static, V: 'static> Budget<K, V> {
                 let shard = (Wheel::<Handle<K, V>>::EMPTY_BYTES + SHARD_BYTES) as u64;
                 let ghost = ((SLAB_SLOT_BYTES + TABLE_SLOT_BYTES) * 7 / 4) as u64;
                 let ghosts = (estimated_entries as f64 * GHOST_ALLOCATION) as u64 * ghost;
-                bytes.saturating_sub(shards * shard + ghosts)
+                bytes.saturating_sub(shards * shard + ghosts + self.spare_tag_bytes())
             }
         }
     }
@@ -132,6 +141,7 @@ const SLAB_SLOT_BYTES: usize = 40;
 const TABLE_SLOT_BYTES: usize = 5;
 /// The locks, counters and table headers of one shard.
 const SHARD_BYTES: usize = 512;
+const MOST_SPARE: u64 = 16 << 20;
 const GUESSED_HEAP_BYTES: u64 = 256;
 /// How many evicted keys are remembered for each entry held.
 pub(crate) const GHOST_ALLOCATION: f64 = 0.5;

@@ -34,7 +34,8 @@ where
 {
     /// Gives back the memory of entries whose time is up, found by timer, and of
     /// entries that were cleared or whose tag was removed, found by a walk over
-    /// all that goes on a little with each call.
+    /// all that goes on a little with each call. Also that of tags whose entries
+    /// have left.
     ///
     /// Looks at no more than `most` entries of each kind. Calls at the same time
     /// share the work.
@@ -42,6 +43,7 @@ where
         let mut swept = Swept::default();
         self.sweep_due(now, most, &mut swept);
         self.sweep_invalidated(now, most, &mut swept);
+        swept.more |= self.tags().tidy();
         swept
     }
 

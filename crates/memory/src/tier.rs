@@ -72,8 +72,7 @@ where
             cache,
             invalidations: Padded::default(),
             sweeper: Sweeper::default(),
-            // One per cent of the budget for tags without entries.
-            tags: TagTable::new((layout.estimated_entries / 16).clamp(64, 1 << 16) as usize),
+            tags: TagTable::new(options.budget.spare_tag_bytes() as usize),
             versions: Padded::default(),
             rejected: AtomicU64::new(0),
             budget: options.budget,
@@ -233,6 +232,12 @@ where
     /// Promises that no entry with a version below this one will be put in any
     /// more, so that older watermarks need not be remembered. Optional: without
     /// it the memory for tags is bounded as well, see [`MemoryTier::watermarks`].
+    ///
+    /// To be called with the version of the oldest load under way, or the newest
+    /// version handed out if there is none: now and then, say before each sweep.
+    /// Then, where tags without entries take too much memory, those go first
+    /// whose invalidation no load can meet any more. Costs one atomic read if the
+    /// version is no news, and never a lock.
     pub fn forget_watermarks_before(&self, version: Version) {
         self.tags.forget_before(version);
     }
@@ -326,10 +331,15 @@ where
     ) -> RemovalCause {
         let cause = self.death(handle, now).unwrap_or(cause);
         self.roster.leave(handle, cause);
+        self.tags.let_go(&handle.cells);
         if let Some(listener) = &self.on_removal {
             listener(Removal { key: &handle.key, entry: &handle.entry, cause });
         }
         cause
+    }
+
+    pub(crate) fn tags(&self) -> &TagTable {
+        &self.tags
     }
 
     pub(crate) fn invalidations(&self) -> &Invalidations {
