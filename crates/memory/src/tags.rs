@@ -16,6 +16,13 @@ pub(crate) struct TagCell {
     pub(crate) marks: Marks,
 }
 
+impl TagCell {
+    /// What it takes now.
+    fn bytes(&self) -> usize {
+        cell_bytes(&self.tag) + self.marks.heap_bytes()
+    }
+}
+
 /// The cells of an entry's tags.
 pub(crate) type TagCells = Option<ThinArc<(), Arc<TagCell>>>;
 
@@ -236,7 +243,7 @@ impl Shard {
                 }
                 continue;
             }
-            let cell_bytes = cell_bytes(&tag);
+            let cell_bytes = cell.bytes();
             held_bytes += if is_held { cell_bytes } else { 0 };
             bytes += cell_bytes;
             kept.push((tag, cell));
@@ -262,7 +269,7 @@ impl Shard {
             .filter(|cell| Arc::is_unique(cell))
             .filter_map(|cell| {
                 let newest = newest_to_meet(cell, self.floor, bounds.oldest_load)?;
-                Some((newest, cell_bytes(&cell.tag)))
+                Some((newest, cell.bytes()))
             })
             .collect();
         spare.sort_unstable_by_key(|(newest, _)| Reverse(*newest));
@@ -284,7 +291,7 @@ fn newest_to_meet(cell: &TagCell, floor: Watermarks, oldest_load: Version) -> Op
     to_meet(marks.removed, floor.removed).max(to_meet(marks.expired, floor.expired))
 }
 
-/// Bytes of a cell, its name and its place in the table.
+/// Bytes of a new cell, its name and its place in the table.
 ///
 /// The map has a power of two places and keeps one in eight of them free, so
 /// that just after it grew there are 16/7 for each cell.
@@ -301,7 +308,7 @@ fn cell_bytes(tag: &Tag) -> usize {
 /// Each counts twice its equal part: the one that is about to be replaced holds
 /// the cell as well, and takes its own part away with it.
 fn share_of_holder(cell: &Arc<TagCell>) -> usize {
-    let bytes = cell_bytes(&cell.tag) * 5 / 4;
+    let bytes = cell.bytes() * 5 / 4;
     // One of the counts is the table's.
     let holders = Arc::strong_count(cell).saturating_sub(1);
     if holders <= 2 { bytes } else { (2 * bytes).div_ceil(holders) }

@@ -211,10 +211,10 @@ where
     }
 
     /// Ends the freshness of every entry whose version is below the returned
-    /// one. An entry counts as fresh up to when that is first noticed.
-    pub fn expire_all(&self) -> Version {
+    /// one, in the same short time whatever their number.
+    pub fn expire_all(&self, now: Moment) -> Version {
         let version = self.versions.next();
-        self.invalidations.tier.expire(version, Moment::NEVER);
+        self.invalidations.tier.expire(version, now);
         self.invalidations.announce_expiry();
         version
     }
@@ -299,8 +299,9 @@ where
             }
         }
         if let Some(at) = expired_at {
+            // An entry that arrived expired was fresh up to when it was read.
             // Without the time the end of freshness waits for the next look.
-            handle.expire(at.min(now?));
+            handle.expire(at.max(handle.entry.origin_read_at).min(now?));
         }
         handle.set_checked_at(count);
         None

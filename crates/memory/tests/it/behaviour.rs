@@ -172,9 +172,40 @@ fn an_expired_tag_makes_stale_and_removes_nothing() {
     tagged.version = tier.versions().next();
     tier.insert(3, tagged, Lifetime::OF_ENTRY, BEGIN + secs(5));
     assert!(tier.get(&3, BEGIN + secs(5)).is_some_and(|hit| hit.is_fresh(BEGIN + secs(5))));
-    tier.expire_all();
+    tier.expire_all(BEGIN + secs(5));
     assert!(tier.get(&3, BEGIN + secs(5)).is_some_and(|hit| !hit.is_fresh(BEGIN + secs(5))));
     assert_eq!(take(&told), []);
+}
+
+#[test]
+fn a_second_expiry_does_not_date_the_first_anew() {
+    let (tier, _) = observed(Budget::entries(10));
+    let put = |key: u32, read_at: Moment, tags: &[&str]| {
+        let mut entry = entry(7, tier.versions().next(), read_at);
+        entry.fresh_until = BEGIN + secs(36_000);
+        entry.stale_until = entry.fresh_until;
+        entry.tags = Tags::new(tags.iter().copied());
+        tier.insert(key, entry, Lifetime::OF_ENTRY, read_at);
+    };
+    let expired_at = |key: u32| {
+        let hit = tier.get(&key, BEGIN + secs(1000)).expect("it is stale");
+        hit.fresh_until().since(BEGIN)
+    };
+    put(1, BEGIN, &["a"]);
+    put(2, BEGIN, &[]);
+    tier.expire_tag(&Tag::new("a"), BEGIN + secs(1));
+    tier.expire_all(BEGIN + secs(2));
+    put(3, BEGIN + secs(3), &["a"]);
+    let late = tier.versions().next();
+    tier.expire_tag(&Tag::new("a"), BEGIN + secs(600));
+    tier.expire_all(BEGIN + secs(601));
+    assert_eq!([1, 2, 3].map(expired_at), [secs(1), secs(2), secs(600)]);
+    // Its load waited while the tag was expired: it cannot have ended before.
+    let mut waited = entry(7, late, BEGIN + secs(700));
+    waited.fresh_until = BEGIN + secs(36_000);
+    waited.tags = Tags::new(["a"]);
+    tier.insert(4, waited, Lifetime::OF_ENTRY, BEGIN + secs(800));
+    assert_eq!(expired_at(4), secs(700));
 }
 
 #[test]

@@ -173,7 +173,7 @@ impl Model {
                 self.expired[tag] = tier.expire_tag(&Tag::new(TAGS[tag]), self.now);
             }
             Step::Clear => self.cleared = tier.clear(),
-            Step::ExpireAll => self.all_expired = tier.expire_all(),
+            Step::ExpireAll => self.all_expired = tier.expire_all(self.now),
             Step::Sweep => self.sweep(tier),
             Step::Advance(millis) => self.now = self.now + Duration::from_millis(millis),
         }
