@@ -25,6 +25,10 @@ struct Lap {
     goal: Option<u64>,
     shard: usize,
     place: u32,
+    /// One ended, and no sweep since has said that there is no more to do: the
+    /// next one waits for that, so that there is no more than one between two
+    /// pauses of whoever sweeps.
+    rests: bool,
 }
 
 impl<K, V> MemoryTier<K, V>
@@ -38,7 +42,9 @@ where
     /// have left.
     ///
     /// Looks at no more than `most` entries of each kind. Calls at the same time
-    /// share the work.
+    /// share the work. To be called again as long as there is [`Swept::more`], and
+    /// then after a pause: between two pauses it walks over all entries no more
+    /// than once, however many tags are removed meanwhile.
     pub fn sweep(&self, now: Moment, most: usize) -> Swept {
         let mut swept = Swept::default();
         self.sweep_due(now, most, &mut swept);
@@ -87,10 +93,11 @@ where
         // Whoever holds the lock does the work.
         let Some(mut lap) = self.sweeper.lap.try_lock() else { return };
         if lap.goal.is_none() {
-            if lap.done == removals {
+            if lap.rests || lap.done == removals {
+                lap.rests &= swept.more;
                 return;
             }
-            *lap = Lap { done: lap.done, goal: Some(removals), shard: 0, place: 0 };
+            *lap = Lap { done: lap.done, goal: Some(removals), ..Lap::default() };
         }
         let mut left = most;
         let mut dead = Vec::new();
@@ -112,9 +119,9 @@ where
         if lap.shard >= self.roster.shards()
             && let Some(goal) = lap.goal.take()
         {
+            // What was removed since the lap began takes another one, but later.
             lap.done = goal;
-            // What was removed since the lap began takes another one.
-            swept.more |= goal != self.invalidations().removals();
+            lap.rests = swept.more;
         }
         // A listener may sweep.
         drop(lap);

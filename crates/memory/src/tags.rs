@@ -85,13 +85,15 @@ pub(crate) struct Interned {
 }
 
 const SHARDS: usize = 16;
+/// A few cells in each shard, however small the budget.
+const LEAST_SPARE_BYTES: usize = 512;
 /// Fewer handles than that are not worth a look at all cells.
 const WORTH_TIDYING: u64 = 4096;
 
 impl TagTable {
     /// A table that keeps about `spare_bytes` of tags that no entry has.
     pub(crate) fn new(spare_bytes: usize) -> Self {
-        let spare_bytes = spare_bytes / SHARDS;
+        let spare_bytes = (spare_bytes / SHARDS).max(LEAST_SPARE_BYTES);
         let shard = || Padded(Mutex::new(Shard { full_at: spare_bytes, ..Shard::default() }));
         Self {
             shards: (0..SHARDS).map(|_| shard()).collect(),
@@ -130,18 +132,21 @@ impl TagTable {
         }
     }
 
-    pub(crate) fn remove(&self, tag: &Tag, version: Version) {
+    /// Says whether an entry holds the tag. One that comes later meets the mark
+    /// when it gets the cell.
+    pub(crate) fn remove(&self, tag: &Tag, version: Version) -> bool {
         let marks = Watermarks { removed: version, ..Watermarks::default() };
         self.with_shard(tag, |shard, bounds| {
-            shard.raise(tag, marks, bounds, |cell| cell.remove(version));
-        });
+            shard.raise(tag, marks, bounds, |cell| cell.remove(version))
+        })
     }
 
-    pub(crate) fn expire(&self, tag: &Tag, version: Version, at: Moment) {
+    /// Says whether an entry holds the tag, as [`TagTable::remove`] does.
+    pub(crate) fn expire(&self, tag: &Tag, version: Version, at: Moment) -> bool {
         let marks = Watermarks { expired: version, ..Watermarks::default() };
         self.with_shard(tag, |shard, bounds| {
-            shard.raise(tag, marks, bounds, |cell| cell.expire(version, at));
-        });
+            shard.raise(tag, marks, bounds, |cell| cell.expire(version, at))
+        })
     }
 
     /// The highest watermarks of these tags.
@@ -217,13 +222,25 @@ impl Shard {
     }
 
     /// Raises the marks of a tag with `act`, or the floor to `marks` if the tag
-    /// has no cell and its name is too long to keep one for nobody.
-    fn raise(&mut self, tag: &Tag, marks: Watermarks, bounds: Bounds, act: impl FnOnce(&Marks)) {
-        if cell_bytes(tag) > bounds.spare_bytes / 2 && !self.cells.contains_key(tag) {
+    /// has no cell and its name is too long to keep one for nobody. Says whether
+    /// anybody holds the cell.
+    fn raise(
+        &mut self,
+        tag: &Tag,
+        marks: Watermarks,
+        bounds: Bounds,
+        act: impl FnOnce(&Marks),
+    ) -> bool {
+        if let Some(cell) = self.cells.get(tag) {
+            act(&cell.marks);
+            return !Arc::is_unique(cell);
+        }
+        if cell_bytes(tag) > bounds.spare_bytes / 2 {
             self.floor = self.floor.max(marks);
         } else {
             act(&self.cell(tag, bounds).marks);
         }
+        false
     }
 
     /// Drops cells that only the table holds. New holders come through the table,

@@ -186,8 +186,11 @@ where
     /// whatever their number; their memory comes back by [`MemoryTier::sweep`].
     pub fn remove_tag(&self, tag: &Tag) -> Version {
         let version = self.versions.next();
-        self.tags.remove(tag, version);
-        self.invalidations.announce_removal();
+        // Where no entry holds the tag, no hit has to look closer and no sweep has
+        // anything to find.
+        if self.tags.remove(tag, version) {
+            self.invalidations.announce_removal();
+        }
         version
     }
 
@@ -195,8 +198,9 @@ where
     /// the returned one, in the same short time whatever their number.
     pub fn expire_tag(&self, tag: &Tag, now: Moment) -> Version {
         let version = self.versions.next();
-        self.tags.expire(tag, version, now);
-        self.invalidations.announce_expiry();
+        if self.tags.expire(tag, version, now) {
+            self.invalidations.announce_expiry();
+        }
         version
     }
 

@@ -269,6 +269,57 @@ fn a_clear_gives_memory_back_in_bounded_steps() {
 }
 
 #[test]
+fn removing_a_tag_that_no_entry_has_makes_no_walk() {
+    let (tier, _) = observed(Budget::entries(10_000));
+    for key in 0..1000 {
+        let version = tier.versions().next();
+        tier.insert(key, entry(7, version, BEGIN), Lifetime::OF_ENTRY, BEGIN);
+    }
+    let idle = tier.next_sweep(BEGIN);
+    let began = tier.versions().next();
+    tier.remove_tag(&Tag::new("nobody has it"));
+    tier.expire_tag(&Tag::new("nor this one"), BEGIN);
+    assert!(idle > BEGIN && tier.next_sweep(BEGIN) == idle);
+    assert!(!tier.sweep(BEGIN, 10).more);
+    // Whoever has it later is hit all the same.
+    for (tag, is_there) in [("nobody has it", false), ("nor this one", true)] {
+        let mut late = entry(7, began, BEGIN);
+        late.tags = Tags::new([tag]);
+        tier.insert(1, late, Lifetime::OF_ENTRY, BEGIN);
+        assert_eq!(tier.get(&1, BEGIN).is_some(), is_there);
+        assert!(tier.get(&1, BEGIN).is_none_or(|hit| !hit.is_fresh(BEGIN)));
+    }
+}
+
+#[test]
+fn a_stream_of_removals_costs_one_walk_between_two_pauses() {
+    let (tier, told) = observed(Budget::entries(10_000));
+    let put = |key: u32, tag: &str| {
+        let mut entry = entry(7, tier.versions().next(), BEGIN);
+        entry.tags = Tags::new([tag]);
+        tier.insert(key, entry, Lifetime::OF_ENTRY, BEGIN);
+    };
+    (0..1000).for_each(|key| put(key, "kept"));
+    (1000..1100).for_each(|key| put(key, "removed"));
+    for round in 0..3 {
+        let mut calls = 0;
+        loop {
+            tier.remove_tag(&Tag::new("removed"));
+            put(1000 + round, "removed");
+            calls += 1;
+            if !tier.sweep(BEGIN, 100).more {
+                break;
+            }
+        }
+        assert!(calls <= 16, "{calls} calls for 1100 entries in 4 shards");
+    }
+    tier.remove_tag(&Tag::new("removed"));
+    while tier.sweep(BEGIN, 100).more {}
+    assert_eq!(tier.statistics().entries, 1000);
+    assert!(take(&told).iter().all(|told| told.0 >= 1000));
+}
+
+#[test]
 fn what_expires_is_found_by_timer_in_bounded_steps() {
     let (tier, told) = observed(Budget::entries(100_000));
     for key in 1..=10_000_u32 {

@@ -101,6 +101,8 @@ fn every_entry_leaves_exactly_once() {
         assert!(listed <= statistics.entries);
     }
     tier.clear();
+    // The first round may only end a walk that a thread began.
+    while tier.sweep(BEGIN, 1000).more {}
     while tier.sweep(BEGIN, 1000).more {}
     assert_eq!(tier.statistics().entries, 0);
     assert_eq!(alive.load(Ordering::Relaxed), 0, "the roster holds on to something");
