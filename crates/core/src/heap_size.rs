@@ -17,12 +17,14 @@ pub trait HeapSize {
 }
 
 /// What the allocator hands out for a request of `size` bytes: multiples of 16
-/// to 128, then four size classes to each doubling, as in jemalloc.
+/// to 128, then four size classes to each doubling, as in jemalloc. A size that
+/// no allocator has to give is `usize::MAX`.
 #[must_use]
 pub const fn allocation_size(size: usize) -> usize {
     match size {
         0 => 0,
         1..=128 => size.next_multiple_of(16),
+        LARGEST_POWER_OF_TWO.. => usize::MAX,
         _ => {
             // A power of two, so that a mask does what else took a division.
             let step = size.next_power_of_two() / 8;
@@ -30,6 +32,8 @@ pub const fn allocation_size(size: usize) -> usize {
         }
     }
 }
+
+const LARGEST_POWER_OF_TWO: usize = 1 << (usize::BITS - 1);
 
 /// Types that own nothing on the heap.
 macro_rules! owns_nothing {
@@ -83,6 +87,9 @@ impl HeapSize for Arc<str> {
     }
 }
 
+/// Counts the bytes that it shows. A slice keeps all of the buffer alive that it
+/// was cut from, and cannot tell how large that is: whoever caches small slices
+/// of large buffers copies them first (`Bytes::copy_from_slice`).
 impl HeapSize for Bytes {
     fn heap_size(&self) -> usize {
         allocation_size(self.len())
@@ -160,38 +167,82 @@ where
 
 impl<K: HeapSize, V: HeapSize, S> HeapSize for HashMap<K, V, S> {
     fn heap_size(&self) -> usize {
-        // One control byte for each slot, and slots for 8/7 of the capacity.
-        let slots = self.capacity() * 8 / 7;
-        allocation_size(slots * (size_of::<(K, V)>() + 1))
+        hash_table(self.capacity(), size_of::<(K, V)>())
             + self.iter().map(|(key, value)| key.heap_size() + value.heap_size()).sum::<usize>()
     }
 }
 
+/// Counts the nodes of a map whose keys came in order, which leaves them little
+/// more than half full. One that was collected as a whole has fewer.
 impl<K: HeapSize, V: HeapSize> HeapSize for BTreeMap<K, V> {
     fn heap_size(&self) -> usize {
-        // Nodes are on average three quarters full.
-        self.len() * size_of::<(K, V)>() * 4 / 3
+        b_tree(self.len(), size_of::<K>(), size_of::<V>(), align_of::<(K, V)>())
             + self.iter().map(|(key, value)| key.heap_size() + value.heap_size()).sum::<usize>()
     }
 }
 
+/// Counts an object as one that got its members one by one, as a parser does.
 impl HeapSize for serde_json::Value {
     fn heap_size(&self) -> usize {
         match self {
             Self::Null | Self::Bool(_) | Self::Number(_) => 0,
             Self::String(text) => text.heap_size(),
             Self::Array(values) => values.heap_size(),
-            Self::Object(map) => map
-                .iter()
-                .map(|(name, value)| {
-                    2 * size_of::<usize>()
-                        + size_of::<(String, Self)>()
-                        + name.heap_size()
-                        + value.heap_size()
-                })
-                .sum(),
+            Self::Object(map) => {
+                let members = map.iter().map(|(name, value)| name.heap_size() + value.heap_size());
+                index_map(map.len(), size_of::<(String, Self)>()) + members.sum::<usize>()
+            }
         }
     }
+}
+
+/// The table of a `HashMap` with room for `capacity` items, as hashbrown lays it
+/// out: a power of two of slots, of which one in eight stays free, a control byte
+/// for each, and a group of control bytes more.
+fn hash_table(capacity: usize, item_bytes: usize) -> usize {
+    const GROUP: usize = 16;
+    let slots = match capacity {
+        0 => return 0,
+        1..=3 => 4,
+        4..=7 => 8,
+        _ => (capacity * 8 / 7).next_power_of_two(),
+    };
+    allocation_size((slots * item_bytes).next_multiple_of(GROUP) + slots + GROUP)
+}
+
+/// The nodes of a `BTreeMap` of the standard library: eleven places each, and
+/// twelve pointers in those that have nodes below.
+fn b_tree(len: usize, key_bytes: usize, value_bytes: usize, align: usize) -> usize {
+    const PLACES: usize = 11;
+    /// Places of a full node that stay with it when it is split at its end, and
+    /// the one between it and the next.
+    const FILLED: usize = 6 + 1;
+    if len == 0 {
+        return 0;
+    }
+    let pointer = size_of::<usize>();
+    let header = (pointer + 2 * size_of::<u16>()).next_multiple_of(align.max(pointer));
+    let leaf = (header + PLACES * (key_bytes + value_bytes)).next_multiple_of(align.max(pointer));
+    let leaves = ((len + 2) / FILLED).max(1);
+    let (mut level, mut inner) = (leaves, 0);
+    while level > 1 {
+        level = level.div_ceil(FILLED);
+        inner += level;
+    }
+    leaves * allocation_size(leaf) + inner * allocation_size(leaf + (PLACES + 1) * pointer)
+}
+
+/// The two parts of the `IndexMap` that a JSON object is: a table of indices, and
+/// a list with room for as many members as the table, each with its hash.
+fn index_map(len: usize, pair_bytes: usize) -> usize {
+    let capacity = match len {
+        0 => return 0,
+        1..=3 => 3,
+        4..=7 => 7,
+        _ => (len * 8).div_ceil(7).next_power_of_two() / 8 * 7,
+    };
+    allocation_size(capacity * (size_of::<u64>() + pair_bytes))
+        + hash_table(capacity, size_of::<usize>())
 }
 
 fn items<T: HeapSize>(items: &[T]) -> usize {
@@ -220,6 +271,9 @@ mod tests {
             (513, 640),
             (4096, 4096),
             (4097, 5120),
+            (LARGEST_POWER_OF_TWO - 1, LARGEST_POWER_OF_TWO),
+            (LARGEST_POWER_OF_TWO, usize::MAX),
+            (usize::MAX, usize::MAX),
         ];
         for (asked, given) in classes {
             assert_eq!(allocation_size(asked), given, "for a request of {asked} bytes");
@@ -232,5 +286,8 @@ mod tests {
         assert_eq!("x".repeat(100).heap_size(), 112);
         assert_eq!(vec![String::new(), "x".repeat(10)].heap_size(), 48 + 16);
         assert_eq!(Some(Arc::<str>::from("abc")).heap_size(), 32);
+        assert_eq!(HashMap::<u8, u8>::new().heap_size(), 0);
+        assert_eq!(BTreeMap::<u8, u8>::new().heap_size(), 0);
+        assert_eq!(serde_json::json!({}).heap_size(), 0);
     }
 }

@@ -3,6 +3,8 @@
 //! as memory that an earlier one gave back would be used again unseen.
 #![cfg(not(shuttle))]
 
+mod heap_size;
+
 use std::process::Command;
 use std::time::Duration;
 
