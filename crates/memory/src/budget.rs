@@ -40,6 +40,17 @@ impl<K: 'static, V: 'static> Budget<K, V> {
         Self { limit: Limit::Entries(limit), heap }
     }
 
+    /// The smallest budget of bytes that keeps an entry of these types at all: one
+    /// whose key and value own a few hundred bytes on the heap. A cache with less
+    /// would do all the work of one and never hit.
+    #[must_use]
+    pub const fn smallest_bytes() -> u64 {
+        // What `capacity` takes off for one shard, and a part for tags and for
+        // what quick_cache does not give to a single entry.
+        let entry = Self::ENTRY_BYTES + GUESSED_HEAP_BYTES;
+        (Self::SHARD_BYTES + Self::GHOST_BYTES + entry) * 9 / 8
+    }
+
     /// At most this many bytes, of which keys and values say themselves what
     /// they own on the heap. Everything else the tier needs for an entry is
     /// counted as well.
@@ -87,9 +98,18 @@ impl<K: 'static, V: 'static> Budget<K, V> {
             Value::Present(value) => (self.heap.pair)(key, value),
             Value::Absent => (self.heap.key_alone)(key),
         };
-        let fixed = Handle::<K, V>::NODE_BYTES + Self::PLACE_BYTES;
-        heap.saturating_add(owned_bytes).saturating_add(fixed) as u64
+        (heap.saturating_add(owned_bytes) as u64).saturating_add(Self::ENTRY_BYTES)
     }
+
+    /// Bytes that every entry takes, without what key, value and tags own.
+    const ENTRY_BYTES: u64 = (Handle::<K, V>::NODE_BYTES + Self::PLACE_BYTES) as u64;
+
+    /// Bytes that a shard takes without any entry.
+    pub(crate) const SHARD_BYTES: u64 =
+        (Wheel::<Handle<K, V>>::EMPTY_BYTES + LOCKS_AND_HEADERS_BYTES) as u64;
+
+    /// Bytes that quick_cache needs to remember one evicted key.
+    const GHOST_BYTES: u64 = ((SLAB_SLOT_BYTES + TABLE_SLOT_BYTES) * 7 / 4) as u64;
 
     /// Bytes that the cache and the roster need to keep one node: a slot of
     /// quick_cache's slab and of its table, and a place of the wheel.
@@ -104,10 +124,15 @@ impl<K: 'static, V: 'static> Budget<K, V> {
     pub(crate) fn estimated_entries(&self) -> u64 {
         match self.limit {
             Limit::Entries(entries) => entries,
-            Limit::Bytes(bytes) => {
-                let fixed = Handle::<K, V>::NODE_BYTES + Self::PLACE_BYTES;
-                bytes / (fixed as u64 + GUESSED_HEAP_BYTES)
-            }
+            Limit::Bytes(bytes) => bytes / (Self::ENTRY_BYTES + GUESSED_HEAP_BYTES),
+        }
+    }
+
+    /// How many entries fit, if they own nothing on the heap.
+    pub(crate) fn most_entries(&self) -> u64 {
+        match self.limit {
+            Limit::Entries(entries) => entries,
+            Limit::Bytes(bytes) => bytes / Self::ENTRY_BYTES,
         }
     }
 
@@ -126,10 +151,11 @@ impl<K: 'static, V: 'static> Budget<K, V> {
         match self.limit {
             Limit::Entries(entries) => entries,
             Limit::Bytes(bytes) => {
-                let shard = (Wheel::<Handle<K, V>>::EMPTY_BYTES + SHARD_BYTES) as u64;
-                let ghost = ((SLAB_SLOT_BYTES + TABLE_SLOT_BYTES) * 7 / 4) as u64;
-                let ghosts = (estimated_entries as f64 * GHOST_ALLOCATION) as u64 * ghost;
-                bytes.saturating_sub(shards * shard + ghosts + self.spare_tag_bytes())
+                let ghosts = (estimated_entries as f64 * GHOST_ALLOCATION) as u64;
+                bytes
+                    .saturating_sub(shards * Self::SHARD_BYTES)
+                    .saturating_sub(ghosts * Self::GHOST_BYTES)
+                    .saturating_sub(self.spare_tag_bytes())
             }
         }
     }
@@ -140,7 +166,7 @@ const SLAB_SLOT_BYTES: usize = 40;
 /// An index and a control byte.
 const TABLE_SLOT_BYTES: usize = 5;
 /// The locks, counters and table headers of one shard.
-const SHARD_BYTES: usize = 512;
+const LOCKS_AND_HEADERS_BYTES: usize = 512;
 const MOST_SPARE: u64 = 16 << 20;
 const GUESSED_HEAP_BYTES: u64 = 256;
 /// How many evicted keys are remembered for each entry held.

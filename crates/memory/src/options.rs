@@ -25,7 +25,8 @@ impl<K: 'static, V: 'static> Options<K, V> {
     }
 
     /// How many entries to expect within the budget. Being wrong by a factor of
-    /// ten does little harm: it decides how many evicted keys are remembered.
+    /// ten does little harm: it decides how many evicted keys are remembered, and
+    /// counts as no more than the budget has room for.
     pub fn estimated_entries(mut self, entries: u64) -> Self {
         self.estimated_entries = Some(entries);
         self
@@ -34,34 +35,49 @@ impl<K: 'static, V: 'static> Options<K, V> {
     /// Into how many independently locked parts the tier is divided, rounded up
     /// to a power of two. An entry can be no larger than its part.
     ///
-    /// Four for each core, fewer for small budgets.
+    /// Four for each core, fewer for small budgets: a part has room for 32
+    /// entries, or takes no more than an eighth of its bytes for itself.
     pub fn shards(mut self, shards: usize) -> Self {
         self.shards = Some(shards);
         self
     }
 
     pub(crate) fn resolve(&self) -> Layout {
-        let estimated_entries = self
-            .estimated_entries
-            .unwrap_or_else(|| self.budget.estimated_entries())
-            .clamp(1, MOST_ENTRIES);
-        let shards = self.shards.unwrap_or_else(|| self.default_shards());
-        let shards = shards.clamp(1, MOST_SHARDS).next_power_of_two();
-        let capacity = self.budget.capacity(shards as u64, estimated_entries);
-        Layout { shards, estimated_entries, capacity }
+        let most = self.budget.most_entries().clamp(1, MOST_ENTRIES);
+        let estimated_entries =
+            self.estimated_entries.unwrap_or_else(|| self.budget.estimated_entries());
+        let estimated_entries = estimated_entries.clamp(1, most);
+        let shards = self.shards.unwrap_or_else(default_shards).clamp(1, MOST_SHARDS);
+        let mut shards = shards.next_power_of_two() as u64;
+        // quick_cache does the same for what is estimated. It must not come to
+        // another number, as it would divide the capacity anew and round it up.
+        while shards > 1
+            && (estimated_entries.div_ceil(shards) < LEAST_SHARD_ENTRIES
+                || !self.has_room_for(shards))
+        {
+            shards /= 2;
+        }
+        let capacity = self.budget.capacity(shards, estimated_entries);
+        // So that equal parts of it are no more than it.
+        let capacity = capacity / shards * shards;
+        Layout { shards: shards as usize, estimated_entries, capacity }
     }
 
-    fn default_shards(&self) -> usize {
-        let wanted = 4 * std::thread::available_parallelism().map_or(1, usize::from);
+    /// Whether so many shards are large enough each.
+    fn has_room_for(&self, shards: u64) -> bool {
         match self.budget.limit() {
-            Limit::Entries(_) => wanted,
-            Limit::Bytes(bytes) => {
-                let affordable = usize::try_from(bytes / LEAST_SHARD_BYTES).unwrap_or(wanted);
-                // Rounded down, as the number of shards is rounded up later.
-                wanted.min(affordable.max(1).next_power_of_two() / 2).max(1)
+            Limit::Entries(entries) => entries / shards >= LEAST_SHARD_ENTRIES,
+            // Whoever asks for small shards gets them, but not for nothing.
+            Limit::Bytes(bytes) if self.shards.is_some() => {
+                shards * Budget::<K, V>::SHARD_BYTES <= bytes / 8
             }
+            Limit::Bytes(bytes) => bytes / shards > LEAST_SHARD_BYTES,
         }
     }
+}
+
+fn default_shards() -> usize {
+    4 * std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// The numbers a tier is built with.
@@ -71,8 +87,11 @@ pub(crate) struct Layout {
     pub(crate) capacity: u64,
 }
 
-/// Below that a shard holds too few entries to choose well whom to evict.
+/// With no more than that a shard holds too few entries to choose well whom to
+/// evict.
 const LEAST_SHARD_BYTES: u64 = 1 << 20;
+/// With less than that where entries are counted, as quick_cache has it.
+const LEAST_SHARD_ENTRIES: u64 = 32;
 const MOST_SHARDS: usize = 1 << 10;
 /// Indices have 32 bits.
 const MOST_ENTRIES: u64 = 1 << 31;

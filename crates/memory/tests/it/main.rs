@@ -5,6 +5,8 @@ mod support;
 #[cfg(not(shuttle))]
 mod behaviour;
 #[cfg(not(shuttle))]
+mod budgets;
+#[cfg(not(shuttle))]
 mod model;
 #[cfg(shuttle)]
 mod schedules;
