@@ -29,6 +29,9 @@ fn alone(test: &str, body: impl FnOnce()) {
     let output = Command::new(this)
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .env(ALONE, "1")
+        // Pages go back to the system as soon as they are free, not some seconds
+        // later: what is measured does not depend on how fast the test runs.
+        .env("_RJEM_MALLOC_CONF", "dirty_decay_ms:0,muzzy_decay_ms:0")
         .output()
         .expect("a test binary can be run");
     let said = String::from_utf8_lossy(&output.stdout);
@@ -75,6 +78,9 @@ fn check(budget: u64, sizes: &[usize], tags: &dyn Fn(u64) -> Tags) {
             number += 1;
         }
     }
+    // A table of one shard that has just doubled is some per cent of a small
+    // budget.
+    let most = if budget < 16 * MIB { 1.2 } else { 1.1 };
     let judge = |phase: &str| {
         let statistics = tier.statistics();
         let (resident, allocated) = memory();
@@ -89,10 +95,7 @@ fn check(budget: u64, sizes: &[usize], tags: &dyn Fn(u64) -> Tags) {
             statistics.bytes as f64 / budget as f64,
             allocated,
         );
-        // What the allocator keeps for some seconds after it was freed, a
-        // megabyte or so, would be most of a small budget.
-        let judged = if budget < 16 * MIB { allocated } else { resident };
-        assert!((0.75..=1.25).contains(&judged), "takes {judged:.3} of the budget");
+        assert!((0.75..=most).contains(&resident), "takes {resident:.3} of the budget");
         allocated
     };
     judge("full");
@@ -104,11 +107,9 @@ fn check(budget: u64, sizes: &[usize], tags: &dyn Fn(u64) -> Tags) {
         put(&tier, key, size(step), tags);
         tier.get(format!("product:{old:010}").as_str(), NOW);
     }
-    // What is counted is what is allocated; the rest is the allocator's own. A
-    // table of one shard that has just doubled is some per cent of a small budget.
-    let most = if budget < 16 * MIB { 1.1 } else { 1.0 };
+    // What is counted is what is allocated; the rest is the allocator's own.
     let allocated = judge("after churn");
-    assert!(allocated <= most, "{allocated:.3} of the budget are allocated");
+    assert!(allocated <= most - 0.1, "{allocated:.3} of the budget are allocated");
 }
 
 #[test]
