@@ -34,8 +34,12 @@ impl<K: 'static, V: 'static> Memory<K, V> {
     }
 
     /// At most this many bytes, where a function says how many bytes a key and
-    /// its value own on the heap. For types that are not [`HeapSize`].
-    pub fn bytes_by(bytes: usize, size: impl Fn(&K, &V) -> usize + Send + Sync + 'static) -> Self {
+    /// its value own on the heap. For types that are not [`HeapSize`]. Without a
+    /// value, where "there is none" is what is kept, it says what the key owns.
+    pub fn bytes_by(
+        bytes: usize,
+        size: impl Fn(&K, Option<&V>) -> usize + Send + Sync + 'static,
+    ) -> Self {
         Self::new(Budget::bytes_by(bytes as u64, size), bytes)
     }
 

@@ -1,6 +1,6 @@
 use std::fmt;
 
-use larder_core::{Entry, HeapSize, Value};
+use larder_core::{Entry, HeapSize};
 
 use crate::node::Handle;
 use crate::wheel::Wheel;
@@ -10,6 +10,9 @@ pub struct Budget<K, V> {
     limit: Limit,
     heap: Heap<K, V>,
 }
+
+/// Tells what a key, and its value if it has one, own on the heap.
+type Heap<K, V> = Box<dyn Fn(&K, Option<&V>) -> usize + Send + Sync>;
 
 /// The size of a budget and its unit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,23 +24,11 @@ pub enum Limit {
     Bytes(u64),
 }
 
-/// How to learn what an entry owns on the heap.
-struct Heap<K, V> {
-    pair: PairBytes<K, V>,
-    key_alone: Box<dyn Fn(&K) -> usize + Send + Sync>,
-}
-
-type PairBytes<K, V> = Box<dyn Fn(&K, &V) -> usize + Send + Sync>;
-
-/// What a key without a value is counted as where nobody says what it owns.
-const UNKNOWN_KEY_BYTES: usize = 64;
-
 impl<K: 'static, V: 'static> Budget<K, V> {
     /// At most this many entries.
     #[must_use]
     pub fn entries(limit: u64) -> Self {
-        let heap = Heap { pair: Box::new(|_, _| 0), key_alone: Box::new(|_| 0) };
-        Self { limit: Limit::Entries(limit), heap }
+        Self { limit: Limit::Entries(limit), heap: Box::new(|_, _| 0) }
     }
 
     /// The smallest budget of bytes that keeps an entry of these types at all: one
@@ -60,27 +51,22 @@ impl<K: 'static, V: 'static> Budget<K, V> {
         K: HeapSize,
         V: HeapSize,
     {
-        Self::bytes_by(limit, |key: &K, value: &V| key.heap_size() + value.heap_size())
-            .key_alone_by(K::heap_size)
+        Self::bytes_by(limit, |key: &K, value: Option<&V>| {
+            key.heap_size() + value.map_or(0, V::heap_size)
+        })
     }
 
     /// At most this many bytes, where `heap` tells the bytes that key and value
     /// together own on the heap. It is called once for each insertion.
     ///
-    /// An entry that records the absence of a value is counted as 64 bytes, see
-    /// [`Budget::key_alone_by`].
+    /// There is no value where the entry records the absence of one. Its key has
+    /// to be counted all the same: clients may choose long keys that do not exist.
     #[must_use]
-    pub fn bytes_by(limit: u64, heap: impl Fn(&K, &V) -> usize + Send + Sync + 'static) -> Self {
-        let heap = Heap { pair: Box::new(heap), key_alone: Box::new(|_| UNKNOWN_KEY_BYTES) };
-        Self { limit: Limit::Bytes(limit), heap }
-    }
-
-    /// Tells the bytes that a key owns on the heap, for entries without a value.
-    /// Matters where clients choose long keys that do not exist.
-    #[must_use]
-    pub fn key_alone_by(mut self, heap: impl Fn(&K) -> usize + Send + Sync + 'static) -> Self {
-        self.heap.key_alone = Box::new(heap);
-        self
+    pub fn bytes_by(
+        limit: u64,
+        heap: impl Fn(&K, Option<&V>) -> usize + Send + Sync + 'static,
+    ) -> Self {
+        Self { limit: Limit::Bytes(limit), heap: Box::new(heap) }
     }
 
     /// The size and unit.
@@ -94,10 +80,7 @@ impl<K: 'static, V: 'static> Budget<K, V> {
         if let Limit::Entries(_) = self.limit {
             return 1;
         }
-        let heap = match &entry.value {
-            Value::Present(value) => (self.heap.pair)(key, value),
-            Value::Absent => (self.heap.key_alone)(key),
-        };
+        let heap = (self.heap)(key, entry.value.as_option());
         (heap.saturating_add(owned_bytes) as u64).saturating_add(Self::ENTRY_BYTES)
     }
 

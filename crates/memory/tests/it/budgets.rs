@@ -1,5 +1,6 @@
 //! That a budget is kept, and is good for something.
 
+use larder_core::Value;
 use larder_memory::{Budget, Lifetime, MemoryTier, Options};
 
 use crate::support::{BEGIN, entry};
@@ -52,6 +53,23 @@ fn a_wrong_estimate_does_little_harm() {
         let held = held(Some(estimated));
         assert!(held * 10 >= usual * 9, "{held} of {usual} with an estimate of {estimated}");
     }
+}
+
+#[test]
+fn absences_of_long_keys_stay_within_the_budget() {
+    let weigh = |key: &String, value: Option<&String>| {
+        key.capacity() + value.map_or(0, |value| value.capacity())
+    };
+    let tier = MemoryTier::new(Options::new(Budget::bytes_by(1 << 20, weigh)));
+    for number in 0..500 {
+        let mut entry = entry(String::new(), tier.versions().next(), BEGIN);
+        entry.value = Value::Absent;
+        let key = format!("{number}{}", "x".repeat(100_000));
+        tier.insert(key, entry, Lifetime::OF_ENTRY, BEGIN);
+    }
+    let statistics = tier.statistics();
+    assert!((1..=10).contains(&statistics.entries), "{statistics:?}");
+    assert!(statistics.bytes >= statistics.entries * 100_000);
 }
 
 #[test]
