@@ -1,6 +1,6 @@
 use larder_core::{Moment, Version, allocation_size};
 
-use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicU64, Mutex, Ordering, Padded};
 
 /// Watermarks: what began before them is removed or expired.
 ///
@@ -146,7 +146,8 @@ pub(crate) struct Invalidations {
     count: AtomicU64,
     /// Of these, the ones that leave entries to reclaim.
     removals: AtomicU64,
-    pub(crate) tier: Marks,
+    /// Apart from the count, which every hit reads: a closer look takes a lock.
+    pub(crate) tier: Padded<Marks>,
 }
 
 impl Invalidations {

@@ -62,7 +62,11 @@ where
             self.sweeper.lap.try_lock().is_none_or(|lap| {
                 lap.goal.is_some() || lap.done != self.invalidations().removals()
             });
-        if walking { now } else { self.roster.next_moment().max(now) }
+        if walking || self.tags().wants_tidying() {
+            now
+        } else {
+            self.roster.next_moment().max(now)
+        }
     }
 
     fn sweep_due(&self, now: Moment, most: usize, swept: &mut Swept) {

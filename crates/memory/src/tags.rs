@@ -171,14 +171,14 @@ impl TagTable {
     /// is worth the look. Says whether there are shards left to look at.
     pub(crate) fn tidy(&self) -> bool {
         let Tidying { let_go, worth, shards_left } = &self.tidying;
-        if let_go.load(Ordering::Relaxed) >= worth.load(Ordering::Relaxed) {
+        let mut left = shards_left.load(Ordering::Relaxed);
+        if left == 0 {
+            if !self.tidying.is_worth_it() {
+                return false;
+            }
             let_go.store(0, Ordering::Relaxed);
             worth.store(WORTH_TIDYING, Ordering::Relaxed);
-            shards_left.store(SHARDS as u32, Ordering::Relaxed);
-        }
-        let left = shards_left.load(Ordering::Relaxed);
-        if left == 0 {
-            return false;
+            left = SHARDS as u32;
         }
         let bounds = self.bounds();
         let mut shard = self.shards[left as usize - 1].lock();
@@ -187,6 +187,11 @@ impl TagTable {
         worth.fetch_add(shard.cells.len() as u64 / 4, Ordering::Relaxed);
         shards_left.store(left - 1, Ordering::Relaxed);
         left > 1
+    }
+
+    /// Whether [`TagTable::tidy`] has something to do.
+    pub(crate) fn wants_tidying(&self) -> bool {
+        self.tidying.shards_left.load(Ordering::Relaxed) > 0 || self.tidying.is_worth_it()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -203,6 +208,12 @@ impl TagTable {
     fn bounds(&self) -> Bounds {
         let oldest_load = Version::new(self.oldest_load.load(Ordering::Acquire));
         Bounds { spare_bytes: self.spare_bytes, oldest_load }
+    }
+}
+
+impl Tidying {
+    fn is_worth_it(&self) -> bool {
+        self.let_go.load(Ordering::Relaxed) >= self.worth.load(Ordering::Relaxed)
     }
 }
 
