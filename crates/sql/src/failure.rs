@@ -112,6 +112,8 @@ impl Failure {
 const TLS_REMEDY: &str = "trust the certificate that signed the server's (root_certificate), \
      see that the server offers TLS, or choose a weaker mode";
 
+const TABLE_REMEDY: &str = "the table changed: correct the query, or start Larder again";
+
 fn of_io(error: &io::Error) -> Failure {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => Failure::unavailable("the connection was refused")
@@ -152,8 +154,7 @@ fn of_sqlstate(code: &str, message: &str) -> Failure {
         "3D000" => Failure::config("the server has no such database")
             .remedy("correct the database's name in the URL"),
         "42501" => Failure::failed(message).remedy("grant SELECT on it to the user of the URL"),
-        "42P01" | "42703" => Failure::failed(message)
-            .remedy("the table changed: correct the query, or start Larder again"),
+        "42P01" | "42703" | "42702" => Failure::failed(message).remedy(TABLE_REMEDY),
         "42P08" | "42P18" => Failure::failed(message)
             .remedy("declare the type in parameter_types, or cast it, such as :id::bigint"),
         "25006" => Failure::failed(message)
@@ -182,8 +183,7 @@ fn of_mysql(number: u16, code: &str, message: &str) -> Failure {
         1049 => Failure::config("the server has no such database")
             .remedy("correct the database's name in the URL"),
         1142 | 1143 => Failure::failed(message).remedy("grant SELECT on it to the user of the URL"),
-        1146 | 1054 => Failure::failed(message)
-            .remedy("the table changed: correct the query, or start Larder again"),
+        1146 | 1054 | 1052 | 1060 => Failure::failed(message).remedy(TABLE_REMEDY),
         1792 => Failure::failed(message)
             .remedy("a load only reads: take what writes out of the statement"),
         1053 | 1205 | 1213 | 1927 | 4031 | 1021 | 1037 | 1041 => Failure::unavailable(message),
@@ -210,8 +210,16 @@ fn of_sqlite(code: &str, message: &str) -> Failure {
         8 => Failure::failed(message)
             .remedy("a load only reads: take what writes out of the statement"),
         18 | 20 => Failure::failed("a value was refused"),
+        _ if is_of_sqlite_schema(message) => Failure::failed(message).remedy(TABLE_REMEDY),
         _ => Failure::failed(message),
     }
+}
+
+/// Whether SQLite misses a table or a column, which it says by text alone.
+fn is_of_sqlite_schema(message: &str) -> bool {
+    ["no such table", "no such column", "ambiguous column name"]
+        .iter()
+        .any(|part| message.starts_with(part))
 }
 
 fn number_of(error: &dyn DatabaseError) -> u16 {

@@ -114,6 +114,12 @@ pub(crate) fn check_columns(names: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// The query was described twice, with another outcome.
+pub(crate) fn changed_meanwhile() -> Error {
+    Error::new(ErrorKind::Unavailable, "a table changed while the query was checked")
+        .remedy("try again when nobody changes the tables")
+}
+
 /// What the database says of a query at start: its failure is one of the
 /// configuration unless the database could not be reached.
 pub(crate) fn refused(error: Error) -> Error {

@@ -65,9 +65,20 @@ pub(crate) async fn query_plan(
         // Without a limit a subquery forgets its order.
         (format!("FROM ({select} LIMIT 18446744073709551615) AS q)"), Shape::List)
     };
+    // Named one by one, so that a table that changes cannot move a value under
+    // another name. The subquery has names of its own for what has no alias.
+    let shown = prepare(pools, &format!("SELECT q.* FROM ({select}) AS q")).await?;
+    if shown.columns().len() != names.len() {
+        return Err(query::changed_meanwhile());
+    }
+    let columns: String = shown
+        .columns()
+        .iter()
+        .map(|column| format!(", q.{}", DIALECT.quote(column.name())))
+        .collect();
     let statement = Statement::Union {
         before: "(SELECT ".to_owned(),
-        after: format!(" AS larder_ordinal, q.* {rows}"),
+        after: format!(" AS larder_ordinal{columns} {rows}"),
         occurrences: template.occurrences(),
     };
     prepare(pools, &statement.text(2).0).await?;
