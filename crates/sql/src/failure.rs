@@ -67,6 +67,25 @@ pub(crate) fn is_connection_sound(dialect: Dialect, error: &sqlx::Error) -> bool
     matches!(error, sqlx::Error::Database(_)) && !is_connection_lost(dialect, error)
 }
 
+/// Whether the values are to blame, so that the same statement may succeed for
+/// some of its keys: not the schema, a right or the connection.
+pub(crate) fn is_of_values(dialect: Dialect, error: &sqlx::Error) -> bool {
+    let sqlx::Error::Database(error) = error else { return false };
+    if of_database(dialect, error.as_ref()).kind != ErrorKind::OriginFailed {
+        return false;
+    }
+    let code = error.code().unwrap_or_default();
+    match dialect {
+        Dialect::Postgres | Dialect::MySql => {
+            let class = code.get(..2).unwrap_or_default();
+            !matches!(class, "0A" | "25" | "26" | "28" | "3D" | "3F" | "42")
+        }
+        Dialect::Sqlite => {
+            matches!(primary_code(&code), 1 | 18 | 20) && !is_of_sqlite_schema(error.message())
+        }
+    }
+}
+
 struct Failure {
     kind: ErrorKind,
     reason: String,
@@ -197,8 +216,7 @@ fn of_mysql(number: u16, code: &str, message: &str) -> Failure {
 }
 
 fn of_sqlite(code: &str, message: &str) -> Failure {
-    // The low byte is the primary result code.
-    match code.parse::<u32>().unwrap_or(1) & 0xFF {
+    match primary_code(code) {
         5 | 6 => Failure::unavailable("the file is locked by a writer")
             .remedy("use WAL mode, in which readers do not wait for writers"),
         9 => Failure::new(ErrorKind::Timeout, "the statement ran out of time")
@@ -213,6 +231,11 @@ fn of_sqlite(code: &str, message: &str) -> Failure {
         _ if is_of_sqlite_schema(message) => Failure::failed(message).remedy(TABLE_REMEDY),
         _ => Failure::failed(message),
     }
+}
+
+/// The low byte of a result code of SQLite.
+fn primary_code(code: &str) -> u32 {
+    code.parse::<u32>().unwrap_or(1) & 0xFF
 }
 
 /// Whether SQLite misses a table or a column, which it says by text alone.

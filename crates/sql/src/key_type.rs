@@ -113,11 +113,18 @@ impl Repertoire {
             Self::UnicodeNoNul => !text.contains('\0'),
             Self::BasicPlane => text.chars().all(|c| c <= '\u{FFFF}'),
             Self::Latin1 => text.chars().all(|c| c != '\0' && c <= '\u{FF}'),
-            Self::Windows1252 => {
-                text.chars().all(|c| c <= '\u{FF}' || "€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ".contains(c))
-            }
+            Self::Windows1252 => text.chars().all(is_windows_1252),
             Self::Ascii => text.bytes().all(|byte| byte != 0 && byte.is_ascii()),
         }
+    }
+}
+
+/// Most of U+0080 to U+009F is not in it: others take its places.
+fn is_windows_1252(c: char) -> bool {
+    match c {
+        '\0'..='\u{7F}' | '\u{A0}'..='\u{FF}' => true,
+        '\u{81}' | '\u{8D}' | '\u{8F}' | '\u{90}' | '\u{9D}' => true,
+        _ => "€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ".contains(c),
     }
 }
 
@@ -312,7 +319,11 @@ mod tests {
     fn characters_that_a_column_cannot_hold_are_no_key() {
         check(KeyColumn::text(Repertoire::UnicodeNoNul), &["€🙂"], &["a\0"]);
         check(KeyColumn::text(Repertoire::BasicPlane), &["€"], &["🙂"]);
-        check(KeyColumn::text(Repertoire::Windows1252), &["€ü"], &["ł"]);
+        check(
+            KeyColumn::text(Repertoire::Windows1252),
+            &["€ü", "\u{81}", "\u{9D}", "\0"],
+            &["ł", "\u{80}", "\u{9F}"],
+        );
         check(KeyColumn::text(Repertoire::Latin1), &["ü"], &["€"]);
         check(KeyColumn::text(Repertoire::Ascii), &["u"], &["ü"]);
     }

@@ -104,6 +104,29 @@ async fn a_batch_reads_the_rows_it_asks_for_and_not_the_table() {
 }
 
 #[tokio::test]
+async fn a_key_whose_value_fails_fails_alone() {
+    let mysql = MySql::launch();
+    mysql.execute(
+        "CREATE TABLE member (grp INT, id INT PRIMARY KEY); INSERT INTO member VALUES (1, 1), (2, 2), (2, 3), (3, 4);
+         CREATE TABLE old (k VARCHAR(20) CHARACTER SET latin1 PRIMARY KEY); INSERT INTO old VALUES ('a'), ('€');",
+    );
+    let database = connect(&mysql.url("larder")).await;
+    let only = "SELECT (SELECT id FROM member WHERE grp = :grp) AS id";
+    let only = query_origin(&database, "only:{grp}", only).await;
+    let found = load_many(&only, ["only:1", "only:2", "only:3"]).await;
+    assert_eq!(found[0].as_ref().expect("there is one").as_deref(), Some("{\"id\":1}"));
+    assert_error(found[1].as_ref().expect_err("there are two"), &["1242"]);
+    assert_eq!(found[2].as_ref().expect("there is one").as_deref(), Some("{\"id\":4}"));
+
+    let old = table_origin(&database, "old").await;
+    let found = values(&old, ["old:a", "old:\u{80}", "old:\u{81}", "old:€"]).await;
+    assert_eq!(
+        found,
+        [Some(r#"{"k":"a"}"#.to_owned()), None, None, Some(r#"{"k":"€"}"#.to_owned())]
+    );
+}
+
+#[tokio::test]
 async fn what_has_a_key_is_served_and_queries_are_checked() {
     let mysql = MySql::launch();
     mysql.execute(

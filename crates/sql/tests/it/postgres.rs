@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use larder_core::{ErrorKind, Key, Origin};
+use larder_core::{ErrorKind, Key, LoadCause, LoadContext, Moment, Origin};
 use larder_sql::{Database, Dialect, KeySource, KeyType, TableKind};
 use larder_testkit::postgres::{Postgres, PostgresOptions};
 use larder_testkit::{nycflights13, pgbench, process};
@@ -451,6 +451,51 @@ async fn a_login_that_fails_says_why_without_the_secret() {
     let error = Database::connect(&options(&url)).await.expect_err("it may not connect");
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     assert_error(&error, &["53300", "too many connections"]);
+}
+
+#[tokio::test]
+async fn a_key_whose_value_fails_fails_alone() {
+    let postgres = Postgres::launch();
+    let database = connect(&postgres.url("postgres")).await;
+    let quotient =
+        query_origin(&database, "q:{x}", "SELECT 8400 / :x::int AS larder_quotient").await;
+    let found = load_many(&quotient, ["q:50", "q:0", "q:70", "q:x", "q:0"]).await;
+    let row = |quotient: i32| Some(format!("{{\"larder_quotient\":{quotient}}}"));
+    assert_eq!(found[0].as_ref().expect("it is sound"), &row(168));
+    assert_eq!(found[2].as_ref().expect("it is sound"), &row(120));
+    assert_eq!(found[3].as_ref().expect("it is no number"), &None);
+    for failed in [&found[1], &found[4]] {
+        assert_error(failed.as_ref().expect_err("nothing is divided by zero"), &["22012"]);
+    }
+    // One of a thousand is found with two statements for each halving.
+    let keys: Vec<String> = (-300..700).map(|x| format!("q:{x}")).collect();
+    let before = postgres.statements("larder_quotient");
+    let found = load_many(&quotient, &keys).await;
+    for (x, answer) in (-300..700).zip(found) {
+        match answer {
+            Ok(answer) => assert_eq!(answer, row(8_400 / x)),
+            Err(error) => assert_eq!((x, error.kind()), (0, ErrorKind::OriginFailed)),
+        }
+    }
+    let statements = postgres.statements("larder_quotient") - before;
+    assert!((11..=21).contains(&statements), "{statements} statements");
+
+    // What no half can mend is asked once.
+    postgres.execute(
+        "CREATE FUNCTION closed(x int) RETURNS int LANGUAGE plpgsql AS
+         $$ BEGIN RAISE insufficient_privilege; END $$",
+    );
+    let closed = query_origin(&database, "q:{x}", "SELECT closed(:x) AS larder_closed").await;
+    let before = postgres.statements("larder_closed");
+    let found = load_many(&closed, &keys).await;
+    assert!(found.iter().all(|answer| answer.is_err()));
+    assert_eq!(postgres.statements("larder_closed") - before, 1);
+
+    // With no time left nothing is asked again.
+    let (keys, context) =
+        (["q:1", "q:0"].map(Key::new), LoadContext::new(LoadCause::Miss, Moment::START));
+    let found = Origin::load_many(&quotient, &keys, &context).await;
+    assert!(found.iter().all(Result::is_err));
 }
 
 #[tokio::test]

@@ -232,6 +232,18 @@ async fn writes_of_others_are_seen_and_none_are_made() {
 }
 
 #[tokio::test]
+async fn a_key_whose_value_fails_fails_alone() {
+    let (_directory, path) =
+        file("CREATE TABLE t (id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1);").await;
+    let size = query("size:{x}", "SELECT abs(:x) AS size").parameter_type("x", KeyType::Integer);
+    let size = open(&path).await.query_origin(size).await.expect("the query is sound");
+    let found = load_many(&size, ["size:-1", "size:-9223372036854775808", "size:2"]).await;
+    assert_eq!(found[0].as_ref().expect("it is sound").as_deref(), Some("{\"size\":1}"));
+    assert_error(found[1].as_ref().expect_err("it has no size"), &["integer overflow"]);
+    assert_eq!(found[2].as_ref().expect("it is sound").as_deref(), Some("{\"size\":2}"));
+}
+
+#[tokio::test]
 async fn a_query_is_checked_at_start() {
     let (_directory, path) = file(
         "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT); CREATE TABLE u (id INTEGER, t_id INTEGER);
