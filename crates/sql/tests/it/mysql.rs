@@ -18,6 +18,8 @@ const BATCH: &str = "
     INSERT INTO line SELECT id, CONCAT('a:', n), n FROM item, (SELECT 1 n UNION ALL SELECT 2) x WHERE id % 2 = 0;
     CREATE TABLE hour (place CHAR(3), at TIMESTAMP, PRIMARY KEY (place, at));
     INSERT INTO hour SELECT 'EWR', FROM_UNIXTIME(1357000000 + seq * 3600) FROM seq_1_to_5000;
+    CREATE TABLE word (w VARCHAR(20) CHARACTER SET sjis COLLATE sjis_bin PRIMARY KEY);
+    INSERT INTO word SELECT CONCAT('あ', seq) FROM seq_1_to_5000;
 ";
 
 #[tokio::test]
@@ -82,6 +84,7 @@ async fn a_batch_reads_the_rows_it_asks_for_and_not_the_table() {
     let database = Database::connect(&options).await.expect("the database answers");
     let lines = table_origin(&database, "line").await;
     let hours = table_origin(&database, "hour").await;
+    let words = table_origin(&database, "word").await;
     // Reading rows one after the other is what a table scan does.
     let scanned = || -> u64 {
         let status = mysql.execute("SHOW GLOBAL STATUS LIKE 'Handler_read_rnd_next'");
@@ -90,6 +93,7 @@ async fn a_batch_reads_the_rows_it_asks_for_and_not_the_table() {
     for (origin, keys) in [
         (&lines, (1..=64).map(|id| format!("line:{id}:a:1")).collect::<Vec<_>>()),
         (&hours, (10..20).map(|hour| format!("hour:EWR:2013-01-05T{hour}:26:40Z")).collect()),
+        (&words, (1..=64).map(|n| format!("word:あ{n}")).collect()),
     ] {
         let floor = {
             let first = scanned();

@@ -515,6 +515,22 @@ async fn a_key_that_the_servers_encoding_lacks_fails_no_batch() {
 }
 
 #[tokio::test]
+async fn keys_of_any_encoding_are_found() {
+    let options = PostgresOptions { encoding: "EUC_JP".to_owned(), ..PostgresOptions::default() };
+    let postgres = Postgres::launch_with(&options);
+    postgres.execute("SET client_encoding = 'UTF8'; CREATE TABLE t (id text PRIMARY KEY); INSERT INTO t VALUES ('あ')");
+    let database = connect(&postgres.url("postgres")).await;
+    let origin = table_origin(&database, "t").await;
+    let by_query = query_origin(&database, "t:{id}", "SELECT id FROM t WHERE id = :id").await;
+    for origin in [origin, by_query] {
+        let found = load_many(&origin, ["t:あ", "t:🙂", "t:い"]).await;
+        assert_eq!(found[0].as_ref().expect("it is there").as_deref(), Some(r#"{"id":"あ"}"#));
+        assert_error(found[1].as_ref().expect_err("it cannot be converted"), &["22P05"]);
+        assert_eq!(found[2].as_ref().expect("it can be converted"), &None);
+    }
+}
+
+#[tokio::test]
 async fn the_tables_of_others_are_served_as_they_are() {
     let postgres = Postgres::launch();
     let url = postgres.url("postgres");
