@@ -128,7 +128,7 @@ impl Failure {
     }
 }
 
-const TLS_REMEDY: &str = "trust the certificate that signed the server's (root_certificate), \
+const TLS_REMEDY: &str = "trust the certificate that signed the server's (ca_file), \
      see that the server offers TLS, or choose a weaker mode";
 
 const TABLE_REMEDY: &str = "the table changed: correct the query, or start Larder again";
@@ -167,7 +167,7 @@ fn of_sqlstate(code: &str, message: &str) -> Failure {
         "57014" => Failure::new(ErrorKind::Timeout, "the statement ran out of time")
             .remedy("make the statement faster, or raise statement_timeout"),
         "53300" => Failure::unavailable("the server has too many connections")
-            .remedy("lower max_connections here, or raise the server's limit"),
+            .remedy("lower pool_size here, or raise the server's limit"),
         "28P01" | "28000" => Failure::config("user or password was refused")
             .remedy("correct them in the URL, and see pg_hba.conf"),
         "3D000" => Failure::config("the server has no such database")
@@ -175,7 +175,7 @@ fn of_sqlstate(code: &str, message: &str) -> Failure {
         "42501" => Failure::failed(message).remedy("grant SELECT on it to the user of the URL"),
         "42P01" | "42703" | "42702" => Failure::failed(message).remedy(TABLE_REMEDY),
         "42P08" | "42P18" => Failure::failed(message)
-            .remedy("declare the type in parameter_types, or cast it, such as :id::bigint"),
+            .remedy("declare the type, such as types = { name = \"integer\" }, or cast it, such as :id::bigint"),
         "25006" => Failure::failed(message)
             .remedy("a load only reads: take what writes out of the statement"),
         _ => match code.get(..2).unwrap_or_default() {
@@ -194,7 +194,7 @@ fn of_mysql(number: u16, code: &str, message: &str) -> Failure {
         1969 | 3024 | 1317 => Failure::new(ErrorKind::Timeout, "the statement ran out of time")
             .remedy("make the statement faster, or raise statement_timeout"),
         1040 | 1203 | 1226 => Failure::unavailable("the server has too many connections")
-            .remedy("lower max_connections here, or raise the server's limit"),
+            .remedy("lower pool_size here, or raise the server's limit"),
         1045 | 1698 | 1251 => Failure::config("user or password was refused")
             .remedy("correct them in the URL, and see the server's grants"),
         1044 => Failure::config("the user may not use this database")

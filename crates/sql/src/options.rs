@@ -25,7 +25,8 @@ pub struct DatabaseOptions {
     /// A read replica of the same database. When one is named every load reads
     /// from it; the primary then serves only the check at start.
     pub replica_url: Option<String>,
-    /// Connections held open at most, for each of primary and replica.
+    /// Connections held open at most, for each of primary and replica;
+    /// `pool_size` in the server's configuration.
     pub max_connections: u32,
     /// How long opening one connection may take, TLS and login included.
     pub connect_timeout: Duration,
@@ -39,12 +40,14 @@ pub struct DatabaseOptions {
     /// Encryption of the connection. `None`: what the URL says, else
     /// [`TlsMode::Prefer`]. SQLite has none.
     pub tls: Option<TlsMode>,
-    /// A file with certificates (PEM) to trust beside the built-in roots.
+    /// A file with certificates (PEM) to trust beside the built-in roots;
+    /// `ca_file` in the server's configuration.
     pub root_certificate: Option<PathBuf>,
     /// Which schemas to serve without being asked for a table by name. Empty:
     /// Postgres serves all but the system's, MySQL the one in the URL.
     pub schemas: Vec<String>,
-    /// The longest JSON text of one key, in bytes; a longer one is an error.
+    /// The longest JSON text of one key, in bytes; a longer one is an error. The
+    /// server has its own default.
     pub value_size_max: usize,
 }
 
@@ -107,8 +110,8 @@ impl DatabaseOptions {
         }
         if self.max_connections == 0 {
             return Err(Error::new(ErrorKind::Config, "a database needs a connection")
-                .with("max_connections", 0)
-                .remedy("set max_connections to 1 or more"));
+                .with("pool_size", 0)
+                .remedy("set pool_size to 1 or more"));
         }
         for (name, duration) in [
             ("connect_timeout", self.connect_timeout),
@@ -221,7 +224,7 @@ mod tests {
         };
         refused(|o| o.url = "oracle://u:hidden@h/d".to_owned(), "sqlite:, postgres:// or mysql://");
         refused(|o| o.replica_url = Some("mysql://h/d".to_owned()), "replica");
-        refused(|o| o.max_connections = 0, "max_connections");
+        refused(|o| o.max_connections = 0, "pool_size");
         refused(|o| o.statement_timeout = Duration::ZERO, "statement_timeout");
     }
 }

@@ -33,7 +33,8 @@ pub struct QueryOptions {
     /// `false`: the value is one row as a JSON object; none is absent, two are
     /// an error.
     pub list: bool,
-    /// The types of parameters, by name, where they are not to be inferred.
+    /// The types of parameters, by name, where they are not to be inferred;
+    /// `types` in the server's configuration.
     pub parameter_types: Vec<(String, KeyType)>,
 }
 
@@ -91,7 +92,7 @@ pub(crate) fn parameter_types(
         column.ok_or_else(|| {
             Error::new(ErrorKind::Config, "the type of a parameter cannot be told from the query")
                 .with("parameter", name)
-                .remedy(format!("declare it, such as parameter_types = {{ {name} = \"integer\" }}"))
+                .remedy(format!("declare it, such as types = {{ {name} = \"integer\" }}"))
         })
     };
     parameters.iter().map(column_of).collect()

@@ -198,7 +198,10 @@ async fn what_has_a_key_is_served_and_queries_are_checked() {
             "SELECT * FROM album a JOIN artist r ON r.id = a.artist WHERE a.id = :id",
             &["one name", "column: id"],
         ),
-        ("SELECT id FROM album WHERE id + 0 = :id", &["cannot be told", "parameter_types = { id"]),
+        (
+            "SELECT id FROM album WHERE id + 0 = :id",
+            &["cannot be told", "; declare it, such as types = { id"],
+        ),
         (
             "SELECT id FROM album WHERE id = :id FOR UPDATE; DELETE FROM album",
             &["more than one statement"],

@@ -59,7 +59,7 @@ async fn check(url: &str, certificate: &Path, query: &str, row: impl Fn(bool) ->
             }
             (Err(error), None) => {
                 assert_eq!(error.kind(), ErrorKind::Config, "{mode:?}: {error}");
-                assert_error(&error, &["TLS failed", "root_certificate"]);
+                assert_error(&error, &["TLS failed", "ca_file"]);
             }
             (outcome, expected) => panic!("{mode:?} {is_trusted}: {outcome:?}, not {expected:?}"),
         }
