@@ -256,7 +256,7 @@ async fn open<E: Engine>(
     engine: impl Fn(&str) -> Result<E>,
 ) -> Result<Arc<Pools<E>>> {
     let pool = |url: &str| -> Result<Pool<E>> {
-        Ok(Pool::new(engine(url)?, crate::options::redact(url), options))
+        Ok(Pool::new(engine(url)?, crate::url::redact(url), options))
     };
     let replica = options.replica_url.as_deref().map(pool).transpose()?;
     let pools = Pools::new(pool(&options.url)?, replica, options);

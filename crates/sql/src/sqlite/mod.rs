@@ -53,7 +53,7 @@ struct Deadline {
 
 impl SqliteEngine {
     pub(crate) fn new(url: &str, options: &DatabaseOptions) -> Result<Self> {
-        let label = crate::options::redact(url);
+        let label = crate::url::redact(url);
         let wrong =
             |what: &'static str| Error::new(ErrorKind::Config, what).with("database", &label);
         let path = label.strip_prefix("sqlite:").unwrap_or(&label);
