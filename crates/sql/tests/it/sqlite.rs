@@ -19,6 +19,8 @@ const TYPES: &[TypeCase] = &[
     ("REAL", "0.1", "0.1"),
     ("REAL", "0.1 + 0.2", "0.30000000000000004"),
     ("REAL", "3", "3.0"),
+    ("REAL", "-0.0", "0.0"),
+    ("", "-0.0", "0.0"),
     ("REAL", "1e300", "1e300"),
     ("REAL", "9e999", "\"Infinity\""),
     ("REAL", "-9e999", "\"-Infinity\""),
@@ -253,6 +255,16 @@ async fn a_query_is_checked_at_start() {
     let database = open(&path).await;
     for (select, parts) in [
         ("SELECT id FROM nowhere WHERE id = :id", &["refuses", "no such table"][..]),
+        ("SELECT * FROM nowhere WHERE id = :id", &["refuses", "no such table: nowhere"]),
+        ("SELECT n.id FROM main.nowhere AS n WHERE n.id = :id", &["no such table: main.nowhere"]),
+        ("SELECT v FROM t WHERE id IN (SELECT id FROM nowhere WHERE id = :id)", &["no such table"]),
+        ("SELECT (SELECT v FROM nowhere WHERE id = :id) AS v", &["no such table: nowhere"]),
+        ("WITH x AS (SELECT id FROM nowhere WHERE id = :id) SELECT * FROM x", &["no such table"]),
+        ("SELECT absent FROM t WHERE id = :id", &["no such column: absent"]),
+        (
+            "WITH Larder_Keys AS (SELECT 1 AS value) SELECT :id AS a FROM larder_keys",
+            &["larder_keys", "another name"],
+        ),
         ("SELECT t.id, u.id FROM t JOIN u ON u.t_id = t.id WHERE t.id = :id", &["one name", "AS"]),
         ("SELECT id FROM t", &["does not use", ":id"]),
         ("SELECT v FROM t WHERE id + 0 = :id", &["cannot be told", "id = \"integer\""]),
@@ -268,6 +280,10 @@ async fn a_query_is_checked_at_start() {
     let declared = declared.parameter_type("id", KeyType::Integer);
     let origin = database.query_origin(declared).await.expect("the type is declared");
     assert_eq!(load(&origin, "t:1").await.expect("it loads").as_deref(), Some(r#"{"v":"a"}"#));
+
+    let negative =
+        query_origin(&database, "t:{id}", "SELECT -0.0 AS n FROM t WHERE id = :id").await;
+    assert_eq!(load(&negative, "t:1").await.expect("it loads").as_deref(), Some(r#"{"n":0.0}"#));
 
     let many = query_origin(&database, "u:{t}", "SELECT u.id FROM u WHERE u.t_id = :t").await;
     let error = load(&many, "u:1").await.expect_err("two rows are too many");
