@@ -208,28 +208,40 @@ pub(crate) fn is_listening(port: u16) -> bool {
     TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 
-/// A certificate for `localhost`, not for 127.0.0.1, that signs itself, and its
-/// key.
+/// Makes `server.crt`, a certificate for `localhost`, not for 127.0.0.1, that
+/// signs itself, and its key `server.key`. Returns what to trust: itself.
 ///
 /// # Panics
 /// If openssl is not installed or fails.
-pub(crate) fn certificate(home: &Home) -> (PathBuf, PathBuf) {
-    let (certificate, key) = (home.path().join("server.crt"), home.path().join("server.key"));
+pub(crate) fn certificate(home: &Home) -> PathBuf {
+    make_certificate(home, "server", &["-subj", "/CN=localhost"], &SERVER)
+}
+
+/// The same, signed by an authority of its own, which is what to trust.
+///
+/// # Panics
+/// As [`certificate`].
+pub(crate) fn signed_certificate(home: &Home) -> PathBuf {
+    let authority = make_certificate(home, "authority", &["-subj", "/CN=Authority"], &AUTHORITY);
+    let path = |name: &str| home.path().join(name).display().to_string();
+    let (certificate, key) = (path("authority.crt"), path("authority.key"));
+    let signer = ["-subj", "/CN=localhost", "-CA", &certificate, "-CAkey", &key];
+    make_certificate(home, "server", &signer, &SERVER);
+    authority
+}
+
+const SERVER: [&str; 4] =
+    ["-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=critical,CA:FALSE"];
+const AUTHORITY: [&str; 2] = ["-addext", "basicConstraints=critical,CA:TRUE"];
+
+fn make_certificate(home: &Home, name: &str, signer: &[&str], extensions: &[&str]) -> PathBuf {
+    let path = |ending: &str| home.path().join(format!("{name}.{ending}"));
+    let (certificate, key) = (path("crt"), path("key"));
     let mut openssl = Command::new(program(&["openssl"], "openssl"));
     openssl
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "rsa:2048",
-            "-nodes",
-            "-days",
-            "30",
-            "-subj",
-            "/CN=localhost",
-        ])
-        .args(["-addext", "subjectAltName=DNS:localhost"])
-        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30"])
+        .args(signer)
+        .args(extensions)
         .arg("-keyout")
         .arg(&key)
         .arg("-out")
@@ -237,7 +249,7 @@ pub(crate) fn certificate(home: &Home) -> (PathBuf, PathBuf) {
     run(&mut openssl);
     home.keep_private(&key);
     home.own(&certificate);
-    (certificate, key)
+    certificate
 }
 
 fn user_ids(name: &str) -> Option<(u32, u32)> {
