@@ -131,7 +131,8 @@ impl Failure {
 const TLS_REMEDY: &str = "trust the certificate that signed the server's (ca_file), \
      see that the server offers TLS, or choose a weaker mode";
 
-const TABLE_REMEDY: &str = "the table changed: correct the query, or start Larder again";
+/// Of a table or column that is not there.
+pub(crate) const TABLE_REMEDY: &str = "the table changed: correct the query, or start Larder again";
 
 fn of_io(error: &io::Error) -> Failure {
     match error.kind() {

@@ -1,6 +1,7 @@
 use larder_core::{Error, ErrorKind, KeyPattern, Result};
 
 use crate::KeyType;
+use crate::failure::TABLE_REMEDY;
 use crate::key_type::KeyColumn;
 
 /// A key pattern and the SELECT that answers it.
@@ -131,6 +132,11 @@ pub(crate) fn refused(error: Error) -> Error {
     for (name, value) in error.context() {
         refused = refused.with(name, value);
     }
-    let remedy = error.remedy_text().unwrap_or("try it in the database's own client");
+    let remedy = match error.remedy_text() {
+        // Nothing changed: the query is new.
+        Some(TABLE_REMEDY) => "correct the names of tables and columns in the query",
+        Some(remedy) => remedy,
+        None => "try it in the database's own client",
+    };
     refused.remedy(remedy.to_owned())
 }

@@ -193,7 +193,10 @@ async fn what_has_a_key_is_served_and_queries_are_checked() {
     );
 
     for (select, parts) in [
-        ("SELECT id FROM nowhere WHERE id = :id", &["refuses", "1146", "nowhere"][..]),
+        (
+            "SELECT id FROM nowhere WHERE id = :id",
+            &["refuses", "1146", "nowhere", "correct the names"][..],
+        ),
         (
             "SELECT * FROM album a JOIN artist r ON r.id = a.artist WHERE a.id = :id",
             &["one name", "column: id"],

@@ -255,7 +255,10 @@ async fn a_query_is_checked_at_start() {
     let database = open(&path).await;
     for (select, parts) in [
         ("SELECT id FROM nowhere WHERE id = :id", &["refuses", "no such table"][..]),
-        ("SELECT * FROM nowhere WHERE id = :id", &["refuses", "no such table: nowhere"]),
+        (
+            "SELECT * FROM nowhere WHERE id = :id",
+            &["refuses", "no such table: nowhere", "correct the names"],
+        ),
         ("SELECT n.id FROM main.nowhere AS n WHERE n.id = :id", &["no such table: main.nowhere"]),
         ("SELECT v FROM t WHERE id IN (SELECT id FROM nowhere WHERE id = :id)", &["no such table"]),
         ("SELECT (SELECT v FROM nowhere WHERE id = :id) AS v", &["no such table: nowhere"]),
