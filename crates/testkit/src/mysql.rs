@@ -116,7 +116,7 @@ impl MySql {
 
     /// Makes the server stand still: it neither answers nor breaks connections.
     pub fn pause(&self) {
-        self.server.as_ref().inspect(|server| server.signal(Signal::STOP));
+        self.server.as_ref().inspect(|server| server.pause());
     }
 
     /// Makes the server go on after [`MySql::pause`].

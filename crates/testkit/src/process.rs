@@ -188,6 +188,30 @@ impl ServerProcess {
         let _ = id.map(|id| kill_process(id, signal));
     }
 
+    /// Makes the server stand still, and waits until each of its threads does:
+    /// the signal alone lets them answer for a moment longer.
+    ///
+    /// # Panics
+    /// If they go on for too long.
+    pub(crate) fn pause(&self) {
+        self.signal(Signal::STOP);
+        let deadline = Instant::now() + PATIENCE;
+        while !self.is_paused() {
+            assert!(Instant::now() < deadline, "the server does not stand still");
+            thread::sleep(POLL);
+        }
+    }
+
+    /// Whether all threads are in the state `T`.
+    fn is_paused(&self) -> bool {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id()));
+        tasks.expect("Linux lists the threads").flatten().all(|task| {
+            let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            // The name stands in parentheses and may hold any.
+            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+        })
+    }
+
     fn log_end(&self) -> String {
         let log = fs::read(&self.log).unwrap_or_default();
         let log = String::from_utf8_lossy(&log).into_owned();

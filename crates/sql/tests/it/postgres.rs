@@ -304,9 +304,12 @@ async fn a_server_that_stops_and_starts_is_found_again() {
     );
     let database = connect(&postgres.url("postgres")).await;
     let origin = table_origin(&database, "t").await;
+    // Each takes so long that all of them are under way at once.
+    let slow = "SELECT id, pg_sleep(0.1)::text AS s FROM t WHERE id = :id";
+    let slow = query_origin(&database, "s:{id}", slow).await;
     let warm = futures_util::future::join_all((1..=8).map(|id| {
-        let origin = origin.clone();
-        async move { load(&origin, &format!("t:{id}")).await }
+        let slow = slow.clone();
+        async move { load(&slow, &format!("s:{id}")).await }
     }));
     assert!(warm.await.into_iter().all(|answer| answer.is_ok_and(|row| row.is_some())));
     assert!(database.pool_statistics().idle > 1);
