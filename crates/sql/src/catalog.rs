@@ -265,6 +265,7 @@ mod tests {
             fetch: Fetch::Native,
             is_nullable,
             cast: None,
+            charset: None,
         }
     }
 

@@ -6,7 +6,7 @@ use larder_core::{ErrorKind, Result};
 use tokio::sync::Mutex;
 
 use crate::catalog::{self, Relation};
-use crate::engine::{Engine, Pools};
+use crate::engine::{Engine, FetchError, Pools};
 use crate::mysql::MySqlEngine;
 use crate::plan::{Plan, Request};
 use crate::pool::Pool;
@@ -229,12 +229,20 @@ impl Engines {
         }
     }
 
+    pub(crate) fn statement_timeout(&self) -> Duration {
+        match self {
+            Self::Sqlite(pools) => pools.statement_timeout(),
+            Self::Postgres(pools) => pools.statement_timeout(),
+            Self::MySql(pools) => pools.statement_timeout(),
+        }
+    }
+
     pub(crate) async fn fetch(
         &self,
         plan: &Plan,
         requests: &[Request],
         sink: &mut Sink<'_>,
-    ) -> Result<()> {
+    ) -> Result<(), FetchError> {
         match self {
             Self::Sqlite(pools) => pools.fetch(plan, requests, sink).await,
             Self::Postgres(pools) => pools.fetch(plan, requests, sink).await,
@@ -248,7 +256,7 @@ async fn open<E: Engine>(
     engine: impl Fn(&str) -> Result<E>,
 ) -> Result<Arc<Pools<E>>> {
     let pool = |url: &str| -> Result<Pool<E>> {
-        Ok(Pool::new(engine(url)?, crate::options::redact(url), options))
+        Ok(Pool::new(engine(url)?, crate::url::redact(url), options))
     };
     let replica = options.replica_url.as_deref().map(pool).transpose()?;
     let pools = Pools::new(pool(&options.url)?, replica, options);

@@ -31,6 +31,19 @@ pub(crate) trait Engine: Connector {
     ) -> impl Future<Output = sqlx::Result<()>> + Send;
 }
 
+/// Why a batch has no answers.
+pub(crate) struct FetchError {
+    pub(crate) error: Error,
+    /// The value of some key may be all that is wrong.
+    pub(crate) is_of_values: bool,
+}
+
+impl From<Error> for FetchError {
+    fn from(error: Error) -> Self {
+        Self { error, is_of_values: false }
+    }
+}
+
 /// The pools of one database.
 pub(crate) struct Pools<E: Engine> {
     pub(crate) primary: Pool<E>,
@@ -87,7 +100,7 @@ impl<E: Engine> Pools<E> {
         plan: &Plan,
         requests: &[Request],
         sink: &mut Sink<'_>,
-    ) -> Result<()> {
+    ) -> Result<(), FetchError> {
         let pool = self.reading();
         loop {
             let mut lease = pool.acquire().await?;
@@ -103,10 +116,20 @@ impl<E: Engine> Pools<E> {
                     tracing::debug!(database = pool.label(), "an idle connection had been closed");
                     sink.reset();
                 }
-                Ok(Err(error)) => return Err(lease.fail(pool.label(), &error)),
-                Err(_) => return Err(self.timeout(pool.label())),
+                Ok(Err(error)) => {
+                    let is_of_values = failure::is_of_values(E::DIALECT, &error);
+                    return Err(FetchError {
+                        error: lease.fail(pool.label(), &error),
+                        is_of_values,
+                    });
+                }
+                Err(_) => return Err(self.timeout(pool.label()).into()),
             }
         }
+    }
+
+    pub(crate) const fn statement_timeout(&self) -> Duration {
+        self.statement_timeout
     }
 
     fn timeout(&self, label: &str) -> Error {

@@ -67,6 +67,25 @@ pub(crate) fn is_connection_sound(dialect: Dialect, error: &sqlx::Error) -> bool
     matches!(error, sqlx::Error::Database(_)) && !is_connection_lost(dialect, error)
 }
 
+/// Whether the values are to blame, so that the same statement may succeed for
+/// some of its keys: not the schema, a right or the connection.
+pub(crate) fn is_of_values(dialect: Dialect, error: &sqlx::Error) -> bool {
+    let sqlx::Error::Database(error) = error else { return false };
+    if of_database(dialect, error.as_ref()).kind != ErrorKind::OriginFailed {
+        return false;
+    }
+    let code = error.code().unwrap_or_default();
+    match dialect {
+        Dialect::Postgres | Dialect::MySql => {
+            let class = code.get(..2).unwrap_or_default();
+            !matches!(class, "0A" | "25" | "26" | "28" | "3D" | "3F" | "42")
+        }
+        Dialect::Sqlite => {
+            matches!(primary_code(&code), 1 | 18 | 20) && !is_of_sqlite_schema(error.message())
+        }
+    }
+}
+
 struct Failure {
     kind: ErrorKind,
     reason: String,
@@ -109,8 +128,11 @@ impl Failure {
     }
 }
 
-const TLS_REMEDY: &str = "trust the certificate that signed the server's (root_certificate), \
+const TLS_REMEDY: &str = "trust the certificate that signed the server's (ca_file), \
      see that the server offers TLS, or choose a weaker mode";
+
+/// Of a table or column that is not there.
+pub(crate) const TABLE_REMEDY: &str = "the table changed: correct the query, or start Larder again";
 
 fn of_io(error: &io::Error) -> Failure {
     match error.kind() {
@@ -146,16 +168,15 @@ fn of_sqlstate(code: &str, message: &str) -> Failure {
         "57014" => Failure::new(ErrorKind::Timeout, "the statement ran out of time")
             .remedy("make the statement faster, or raise statement_timeout"),
         "53300" => Failure::unavailable("the server has too many connections")
-            .remedy("lower max_connections here, or raise the server's limit"),
+            .remedy("lower pool_size here, or raise the server's limit"),
         "28P01" | "28000" => Failure::config("user or password was refused")
             .remedy("correct them in the URL, and see pg_hba.conf"),
         "3D000" => Failure::config("the server has no such database")
             .remedy("correct the database's name in the URL"),
         "42501" => Failure::failed(message).remedy("grant SELECT on it to the user of the URL"),
-        "42P01" | "42703" => Failure::failed(message)
-            .remedy("the table changed: correct the query, or start Larder again"),
+        "42P01" | "42703" | "42702" => Failure::failed(message).remedy(TABLE_REMEDY),
         "42P08" | "42P18" => Failure::failed(message)
-            .remedy("declare the type in parameter_types, or cast it, such as :id::bigint"),
+            .remedy("declare the type, such as types = { name = \"integer\" }, or cast it, such as :id::bigint"),
         "25006" => Failure::failed(message)
             .remedy("a load only reads: take what writes out of the statement"),
         _ => match code.get(..2).unwrap_or_default() {
@@ -174,7 +195,7 @@ fn of_mysql(number: u16, code: &str, message: &str) -> Failure {
         1969 | 3024 | 1317 => Failure::new(ErrorKind::Timeout, "the statement ran out of time")
             .remedy("make the statement faster, or raise statement_timeout"),
         1040 | 1203 | 1226 => Failure::unavailable("the server has too many connections")
-            .remedy("lower max_connections here, or raise the server's limit"),
+            .remedy("lower pool_size here, or raise the server's limit"),
         1045 | 1698 | 1251 => Failure::config("user or password was refused")
             .remedy("correct them in the URL, and see the server's grants"),
         1044 => Failure::config("the user may not use this database")
@@ -182,8 +203,7 @@ fn of_mysql(number: u16, code: &str, message: &str) -> Failure {
         1049 => Failure::config("the server has no such database")
             .remedy("correct the database's name in the URL"),
         1142 | 1143 => Failure::failed(message).remedy("grant SELECT on it to the user of the URL"),
-        1146 | 1054 => Failure::failed(message)
-            .remedy("the table changed: correct the query, or start Larder again"),
+        1146 | 1054 | 1052 | 1060 => Failure::failed(message).remedy(TABLE_REMEDY),
         1792 => Failure::failed(message)
             .remedy("a load only reads: take what writes out of the statement"),
         1053 | 1205 | 1213 | 1927 | 4031 | 1021 | 1037 | 1041 => Failure::unavailable(message),
@@ -197,8 +217,7 @@ fn of_mysql(number: u16, code: &str, message: &str) -> Failure {
 }
 
 fn of_sqlite(code: &str, message: &str) -> Failure {
-    // The low byte is the primary result code.
-    match code.parse::<u32>().unwrap_or(1) & 0xFF {
+    match primary_code(code) {
         5 | 6 => Failure::unavailable("the file is locked by a writer")
             .remedy("use WAL mode, in which readers do not wait for writers"),
         9 => Failure::new(ErrorKind::Timeout, "the statement ran out of time")
@@ -210,8 +229,21 @@ fn of_sqlite(code: &str, message: &str) -> Failure {
         8 => Failure::failed(message)
             .remedy("a load only reads: take what writes out of the statement"),
         18 | 20 => Failure::failed("a value was refused"),
+        _ if is_of_sqlite_schema(message) => Failure::failed(message).remedy(TABLE_REMEDY),
         _ => Failure::failed(message),
     }
+}
+
+/// The low byte of a result code of SQLite.
+fn primary_code(code: &str) -> u32 {
+    code.parse::<u32>().unwrap_or(1) & 0xFF
+}
+
+/// Whether SQLite misses a table or a column, which it says by text alone.
+fn is_of_sqlite_schema(message: &str) -> bool {
+    ["no such table", "no such column", "ambiguous column name"]
+        .iter()
+        .any(|part| message.starts_with(part))
 }
 
 fn number_of(error: &dyn DatabaseError) -> u16 {

@@ -88,6 +88,9 @@ pub(crate) struct KeyColumn {
     pub(crate) repertoire: Repertoire,
     /// Stored values are padded with spaces, which do not count.
     pub(crate) is_padded: bool,
+    /// Limit of [`KeyType::Decimal`] in MySQL: the digits behind the point of
+    /// the type with which the column is compared, which has 65 in all.
+    pub(crate) scale: Option<u8>,
 }
 
 /// Which characters the database can store in a column. A key with another one
@@ -113,11 +116,18 @@ impl Repertoire {
             Self::UnicodeNoNul => !text.contains('\0'),
             Self::BasicPlane => text.chars().all(|c| c <= '\u{FFFF}'),
             Self::Latin1 => text.chars().all(|c| c != '\0' && c <= '\u{FF}'),
-            Self::Windows1252 => {
-                text.chars().all(|c| c <= '\u{FF}' || "€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ".contains(c))
-            }
+            Self::Windows1252 => text.chars().all(is_windows_1252),
             Self::Ascii => text.bytes().all(|byte| byte != 0 && byte.is_ascii()),
         }
+    }
+}
+
+/// Most of U+0080 to U+009F is not in it: others take its places.
+fn is_windows_1252(c: char) -> bool {
+    match c {
+        '\0'..='\u{7F}' | '\u{A0}'..='\u{FF}' => true,
+        '\u{81}' | '\u{8D}' | '\u{8F}' | '\u{90}' | '\u{9D}' => true,
+        _ => "€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ".contains(c),
     }
 }
 
@@ -132,6 +142,8 @@ pub(crate) enum KeyValue {
     Bytes(Vec<u8>),
 }
 
+/// Digits of a decimal of MySQL.
+pub(crate) const MYSQL_DIGITS_MAX: usize = 65;
 /// Longer keys are no row's: the limit keeps what an asker can send to the
 /// database small.
 const KEY_PART_MAX: usize = 8 * 1024;
@@ -144,6 +156,7 @@ impl KeyColumn {
             maximum: u64::MAX,
             repertoire: Repertoire::Unicode,
             is_padded: false,
+            scale: None,
         }
     }
 
@@ -151,6 +164,12 @@ impl KeyColumn {
         let mut column = Self::new(KeyType::Integer);
         column.minimum = minimum;
         column.maximum = maximum;
+        column
+    }
+
+    pub(crate) const fn decimal(scale: u8) -> Self {
+        let mut column = Self::new(KeyType::Decimal);
+        column.scale = Some(scale);
         column
     }
 
@@ -173,7 +192,9 @@ impl KeyColumn {
             KeyType::Text => {
                 self.repertoire.holds(text) && !(self.is_padded && text.ends_with(' '))
             }
-            KeyType::Decimal => is_decimal(text),
+            KeyType::Decimal => {
+                is_decimal(text) && self.scale.is_none_or(|scale| fits(text, scale.into()))
+            }
             KeyType::Uuid => is_uuid(text),
             KeyType::Date => calendar::is_date(text),
             KeyType::Time => {
@@ -238,6 +259,14 @@ fn is_decimal(text: &str) -> bool {
         && fraction.bytes().all(|byte| byte.is_ascii_digit())
 }
 
+/// Whether a decimal of MySQL with so many digits behind the point can hold the
+/// number as it is.
+fn fits(decimal: &str, scale: usize) -> bool {
+    let (whole, fraction) = decimal.split_once('.').unwrap_or((decimal, ""));
+    let whole = whole.trim_start_matches(['-', '0']);
+    whole.len() + scale <= MYSQL_DIGITS_MAX && fraction.len() <= scale
+}
+
 fn is_uuid(text: &str) -> bool {
     text.len() == 36
         && text.bytes().enumerate().all(|(index, byte)| match index {
@@ -293,6 +322,12 @@ mod tests {
             &["-0", "-0.0", ".5", "5.", "05", "1e3", "NaN", "1,5"],
         );
         check(
+            KeyColumn::decimal(60),
+            &["-12345.5", "-0.5", &format!("99999.{}", "9".repeat(60))],
+            &["123456", &format!("0.{}", "0".repeat(61))],
+        );
+        check(KeyColumn::decimal(0), &[&"9".repeat(65)], &[&"9".repeat(66), "1.0"]);
+        check(
             KeyColumn::new(KeyType::Uuid),
             &["6f6b1c3e-0000-4000-8000-00000000abcd"],
             &["6F6B1C3E-0000-4000-8000-00000000ABCD", "6f6b1c3e000040008000000000000000abcd"],
@@ -312,7 +347,11 @@ mod tests {
     fn characters_that_a_column_cannot_hold_are_no_key() {
         check(KeyColumn::text(Repertoire::UnicodeNoNul), &["€🙂"], &["a\0"]);
         check(KeyColumn::text(Repertoire::BasicPlane), &["€"], &["🙂"]);
-        check(KeyColumn::text(Repertoire::Windows1252), &["€ü"], &["ł"]);
+        check(
+            KeyColumn::text(Repertoire::Windows1252),
+            &["€ü", "\u{81}", "\u{9D}", "\0"],
+            &["ł", "\u{80}", "\u{9F}"],
+        );
         check(KeyColumn::text(Repertoire::Latin1), &["ü"], &["€"]);
         check(KeyColumn::text(Repertoire::Ascii), &["u"], &["ü"]);
     }

@@ -44,6 +44,7 @@ mod sink;
 mod sqlite;
 mod statement;
 mod table;
+mod url;
 
 pub use database::Database;
 pub use dialect::Dialect;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use larder_core::{Error, ErrorKind, Result};
 
 use crate::Dialect;
+use crate::url::{self, redact};
 
 /// How to reach a database and how much to ask of it.
 ///
@@ -25,7 +26,8 @@ pub struct DatabaseOptions {
     /// A read replica of the same database. When one is named every load reads
     /// from it; the primary then serves only the check at start.
     pub replica_url: Option<String>,
-    /// Connections held open at most, for each of primary and replica.
+    /// Connections held open at most, for each of primary and replica;
+    /// `pool_size` in the server's configuration.
     pub max_connections: u32,
     /// How long opening one connection may take, TLS and login included.
     pub connect_timeout: Duration,
@@ -39,12 +41,14 @@ pub struct DatabaseOptions {
     /// Encryption of the connection. `None`: what the URL says, else
     /// [`TlsMode::Prefer`]. SQLite has none.
     pub tls: Option<TlsMode>,
-    /// A file with certificates (PEM) to trust beside the built-in roots.
+    /// A file with certificates (PEM) to trust beside the built-in roots;
+    /// `ca_file` in the server's configuration.
     pub root_certificate: Option<PathBuf>,
     /// Which schemas to serve without being asked for a table by name. Empty:
     /// Postgres serves all but the system's, MySQL the one in the URL.
     pub schemas: Vec<String>,
-    /// The longest JSON text of one key, in bytes; a longer one is an error.
+    /// The longest JSON text of one key, in bytes; a longer one is an error. The
+    /// server has its own default.
     pub value_size_max: usize,
 }
 
@@ -93,9 +97,9 @@ impl DatabaseOptions {
     /// The dialect of the URL, after checking what can be checked without a
     /// connection.
     pub(crate) fn check(&self) -> Result<Dialect> {
-        let dialect = dialect_of(&self.url)?;
+        let dialect = url::check(&self.url)?;
         if let Some(replica) = &self.replica_url
-            && dialect_of(replica)? != dialect
+            && url::check(replica)? != dialect
         {
             return Err(Error::new(
                 ErrorKind::Config,
@@ -107,8 +111,8 @@ impl DatabaseOptions {
         }
         if self.max_connections == 0 {
             return Err(Error::new(ErrorKind::Config, "a database needs a connection")
-                .with("max_connections", 0)
-                .remedy("set max_connections to 1 or more"));
+                .with("pool_size", 0)
+                .remedy("set pool_size to 1 or more"));
         }
         for (name, duration) in [
             ("connect_timeout", self.connect_timeout),
@@ -164,47 +168,12 @@ impl FromStr for TlsMode {
     }
 }
 
-fn dialect_of(url: &str) -> Result<Dialect> {
-    Dialect::of_url(url).ok_or_else(|| {
-        let scheme = url.split_once("://").map_or("none", |(scheme, _)| scheme);
-        Error::new(ErrorKind::Config, "the database URL has an unknown scheme")
-            .with("scheme", scheme)
-            .remedy("start the URL with sqlite:, postgres:// or mysql://")
-    })
-}
-
-/// The URL without anything that may be secret: scheme, host, port and database
-/// are kept; user, password and options go. Text that is no URL is not shown.
-pub(crate) fn redact(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once(':') else { return "?".to_owned() };
-    let rest = &rest[..rest.find(['?', '#']).unwrap_or(rest.len())];
-    match rest.strip_prefix("//") {
-        Some(authority) if scheme != "sqlite" => {
-            // The last `@` ends the credentials: a password may hold an unescaped one.
-            let after = authority.rfind('@').map_or(0, |at| at + 1);
-            format!("{scheme}://{}", &authority[after..])
-        }
-        _ if scheme == "sqlite" => format!("sqlite:{}", rest.strip_prefix("//").unwrap_or(rest)),
-        _ => format!("{scheme}:?"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn no_secret_is_printed() {
-        for (url, label) in [
-            ("postgres://ann:pa:ss@w0rd@h:5432/shop?password=x", "postgres://h:5432/shop"),
-            ("mysql://root:hidden@127.0.0.1/shop#hidden", "mysql://127.0.0.1/shop"),
-            ("sqlite://shop.db?mode=ro", "sqlite:shop.db"),
-            ("sqlite:/var/shop.db", "sqlite:/var/shop.db"),
-            ("hidden", "?"),
-            ("postgres:hidden", "postgres:?"),
-        ] {
-            assert_eq!(redact(url), label);
-        }
         let mut options = DatabaseOptions::new("postgres://u:hidden@h/d");
         options.replica_url = Some("postgres://u:hidden@r/d".to_owned());
         let text = format!("{options:?}");
@@ -221,7 +190,7 @@ mod tests {
         };
         refused(|o| o.url = "oracle://u:hidden@h/d".to_owned(), "sqlite:, postgres:// or mysql://");
         refused(|o| o.replica_url = Some("mysql://h/d".to_owned()), "replica");
-        refused(|o| o.max_connections = 0, "max_connections");
+        refused(|o| o.max_connections = 0, "pool_size");
         refused(|o| o.statement_timeout = Duration::ZERO, "statement_timeout");
     }
 }

@@ -1,9 +1,10 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
-use larder_core::{Error, ErrorKind, Key, KeyPattern, LoadContext, Loaded, Origin, Result};
+use larder_core::{Clock, Error, ErrorKind, Key, KeyPattern, LoadContext, Loaded, Origin, Result};
 
 use crate::database::Engines;
 use crate::plan::{Plan, Request};
@@ -32,7 +33,7 @@ impl SqlOrigin {
         &self.plan.pattern
     }
 
-    async fn load_batch(&self, keys: &[Key]) -> Vec<Result<Loaded<Bytes>>> {
+    async fn load_batch(&self, keys: &[Key], context: &LoadContext) -> Vec<Result<Loaded<Bytes>>> {
         let mut answers: Vec<Result<Loaded<Bytes>>> =
             keys.iter().map(|_| Ok(Loaded::absent())).collect();
         // A key that was asked twice is loaded once.
@@ -48,9 +49,11 @@ impl SqlOrigin {
                 askers.push(vec![index]);
             }
         }
+        let until = self.patience(context);
         let mut askers = askers.into_iter();
         for chunk in requests.chunks(self.plan.keys_max()) {
-            for (answer, askers) in self.load_chunk(chunk).await.into_iter().zip(&mut askers) {
+            for (answer, askers) in self.load_chunk(chunk, until).await.into_iter().zip(&mut askers)
+            {
                 for index in askers {
                     answers[index] = answer.clone();
                 }
@@ -59,12 +62,43 @@ impl SqlOrigin {
         answers
     }
 
-    async fn load_chunk(&self, requests: &[Request]) -> Vec<Result<Loaded<Bytes>>> {
-        let mut sink = Sink::new(&self.plan, self.engines.label(), requests);
-        match self.engines.fetch(&self.plan, requests, &mut sink).await {
-            Ok(()) => sink.finish(),
-            Err(error) => requests.iter().map(|_| Err(error.clone())).collect(),
+    /// Answers with one statement; if the value of some key fails it, with a
+    /// statement for each half, down to the key that is to blame, as long as
+    /// there is time.
+    async fn load_chunk(&self, requests: &[Request], until: Instant) -> Vec<Result<Loaded<Bytes>>> {
+        let mut answers = Vec::with_capacity(requests.len());
+        let mut given_up: Option<Error> = None;
+        // The next is the last.
+        let mut parts = vec![requests];
+        while let Some(part) = parts.pop() {
+            if let Some(error) = &given_up {
+                answers.extend(part.iter().map(|_| Err(error.clone())));
+                continue;
+            }
+            let mut sink = Sink::new(&self.plan, self.engines.label(), part);
+            match self.engines.fetch(&self.plan, part, &mut sink).await {
+                Ok(()) => answers.extend(sink.finish()),
+                Err(failed) if failed.is_of_values && part.len() == 1 => {
+                    answers.push(Err(failed.error));
+                }
+                Err(failed) if failed.is_of_values && Instant::now() < until => {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    parts.extend([second, first]);
+                }
+                Err(failed) => {
+                    parts.push(part);
+                    given_up = Some(failed.error);
+                }
+            }
         }
+        answers
+    }
+
+    /// Until when the keys of a batch that failed are told apart: half of the
+    /// time that is left, so that those that are sound are answered in time.
+    fn patience(&self, context: &LoadContext) -> Instant {
+        let left = context.deadline.since(Clock::monotonic().precise_now());
+        Instant::now() + (left / 2).min(self.engines.statement_timeout())
     }
 }
 
@@ -73,20 +107,22 @@ impl Origin<Key, Bytes> for SqlOrigin {
     ///
     /// # Cancel safety
     /// Dropping the future closes the connection in use; nothing is left behind.
-    async fn load(&self, key: &Key, _: &LoadContext) -> Result<Loaded<Bytes>> {
-        let mut answers = self.load_batch(std::slice::from_ref(key)).await;
+    async fn load(&self, key: &Key, context: &LoadContext) -> Result<Loaded<Bytes>> {
+        let mut answers = self.load_batch(std::slice::from_ref(key), context).await;
         answers.pop().unwrap_or_else(|| {
             Err(Error::new(ErrorKind::OriginFailed, "a load of one key has no answer"))
         })
     }
 
     /// One statement for all keys up to [`Origin::batch_limit`], unless the
-    /// query has so many parameters that the database takes fewer at once.
+    /// query has so many parameters that the database takes fewer at once. A key
+    /// whose value fails the statement fails alone: the others are asked for
+    /// again without it.
     ///
     /// # Cancel safety
     /// As [`SqlOrigin::load`].
-    async fn load_many(&self, keys: &[Key], _: &LoadContext) -> Vec<Result<Loaded<Bytes>>> {
-        self.load_batch(keys).await
+    async fn load_many(&self, keys: &[Key], context: &LoadContext) -> Vec<Result<Loaded<Bytes>>> {
+        self.load_batch(keys, context).await
     }
 
     fn batch_limit(&self) -> usize {

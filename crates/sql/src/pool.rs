@@ -173,11 +173,12 @@ impl<C: Connector> Pool<C> {
                 .with("database", &shared.label)),
             Err(_) => {
                 shared.timed_out.fetch_add(1, Ordering::Relaxed);
-                Err(Error::new(ErrorKind::Unavailable, "no database connection became free")
+                // The database is not to blame: it was not asked.
+                Err(Error::new(ErrorKind::Overloaded, "no database connection became free")
                     .with("database", &shared.label)
-                    .with("max_connections", shared.max)
+                    .with("pool_size", shared.max)
                     .with("waited", format!("{:?}", shared.acquire_timeout))
-                    .remedy("raise max_connections, or see which statements are slow"))
+                    .remedy("raise pool_size, or see which statements are slow"))
             }
         }
     }

@@ -1,6 +1,7 @@
 use larder_core::{Error, ErrorKind, KeyPattern, Result};
 
 use crate::KeyType;
+use crate::failure::TABLE_REMEDY;
 use crate::key_type::KeyColumn;
 
 /// A key pattern and the SELECT that answers it.
@@ -33,7 +34,8 @@ pub struct QueryOptions {
     /// `false`: the value is one row as a JSON object; none is absent, two are
     /// an error.
     pub list: bool,
-    /// The types of parameters, by name, where they are not to be inferred.
+    /// The types of parameters, by name, where they are not to be inferred;
+    /// `types` in the server's configuration.
     pub parameter_types: Vec<(String, KeyType)>,
 }
 
@@ -91,7 +93,7 @@ pub(crate) fn parameter_types(
         column.ok_or_else(|| {
             Error::new(ErrorKind::Config, "the type of a parameter cannot be told from the query")
                 .with("parameter", name)
-                .remedy(format!("declare it, such as parameter_types = {{ {name} = \"integer\" }}"))
+                .remedy(format!("declare it, such as types = {{ {name} = \"integer\" }}"))
         })
     };
     parameters.iter().map(column_of).collect()
@@ -114,6 +116,12 @@ pub(crate) fn check_columns(names: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// The query was described twice, with another outcome.
+pub(crate) fn changed_meanwhile() -> Error {
+    Error::new(ErrorKind::Unavailable, "a table changed while the query was checked")
+        .remedy("try again when nobody changes the tables")
+}
+
 /// What the database says of a query at start: its failure is one of the
 /// configuration unless the database could not be reached.
 pub(crate) fn refused(error: Error) -> Error {
@@ -124,6 +132,11 @@ pub(crate) fn refused(error: Error) -> Error {
     for (name, value) in error.context() {
         refused = refused.with(name, value);
     }
-    let remedy = error.remedy_text().unwrap_or("try it in the database's own client");
+    let remedy = match error.remedy_text() {
+        // Nothing changed: the query is new.
+        Some(TABLE_REMEDY) => "correct the names of tables and columns in the query",
+        Some(remedy) => remedy,
+        None => "try it in the database's own client",
+    };
     refused.remedy(remedy.to_owned())
 }

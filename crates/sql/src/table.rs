@@ -73,6 +73,8 @@ pub struct Column {
     pub(crate) is_nullable: bool,
     /// The type to which Postgres casts the text of a key.
     pub(crate) cast: Option<Cast>,
+    /// The character set to which MySQL converts the text of a key.
+    pub(crate) charset: Option<Charset>,
 }
 
 /// How a column is fetched so that the value can be written as JSON.
@@ -93,6 +95,13 @@ pub(crate) struct Cast {
     pub(crate) name: String,
     /// Casting a text that is none of its labels would fail the statement.
     pub(crate) is_enum: bool,
+}
+
+/// A character set of MySQL that is not Unicode, and how its texts compare.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Charset {
+    pub(crate) name: String,
+    pub(crate) collation: String,
 }
 
 /// A table or view that is not served, and why.

@@ -41,7 +41,7 @@ impl MySql {
     }
 
     /// [`MySql::launch`] of a server that offers TLS, with a certificate that
-    /// signs itself.
+    /// an authority of its own signed.
     ///
     /// # Panics
     /// As [`MySql::launch`].
@@ -64,7 +64,7 @@ impl MySql {
                 .arg(format!("--datadir={}", home.path().join("data").display())),
         );
         home.write("setup.sql", SETUP);
-        let certificate = tls.then(|| process::certificate(&home).0);
+        let certificate = tls.then(|| process::signed_certificate(&home));
         let mut mysql = Self { server: None, home, port: process::free_port(), certificate };
         mysql.start();
         mysql
@@ -116,7 +116,7 @@ impl MySql {
 
     /// Makes the server stand still: it neither answers nor breaks connections.
     pub fn pause(&self) {
-        self.server.as_ref().inspect(|server| server.signal(Signal::STOP));
+        self.server.as_ref().inspect(|server| server.pause());
     }
 
     /// Makes the server go on after [`MySql::pause`].
@@ -136,7 +136,7 @@ impl MySql {
         self.port
     }
 
-    /// The certificate, if the server offers TLS.
+    /// The certificate to trust, if the server offers TLS: the authority's.
     #[must_use]
     pub fn certificate(&self) -> Option<&Path> {
         self.certificate.as_deref()

@@ -73,7 +73,7 @@ impl Postgres {
                 .arg(format!("--pwfile={}", password.display()))
                 .arg("--pgdata=data"),
         );
-        let certificate = options.tls.then(|| process::certificate(&home).0);
+        let certificate = options.tls.then(|| process::certificate(&home));
         let port = process::free_port();
         let mut postgres = Self { server: None, home, port, certificate };
         postgres.start();

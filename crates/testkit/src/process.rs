@@ -188,6 +188,30 @@ impl ServerProcess {
         let _ = id.map(|id| kill_process(id, signal));
     }
 
+    /// Makes the server stand still, and waits until each of its threads does:
+    /// the signal alone lets them answer for a moment longer.
+    ///
+    /// # Panics
+    /// If they go on for too long.
+    pub(crate) fn pause(&self) {
+        self.signal(Signal::STOP);
+        let deadline = Instant::now() + PATIENCE;
+        while !self.is_paused() {
+            assert!(Instant::now() < deadline, "the server does not stand still");
+            thread::sleep(POLL);
+        }
+    }
+
+    /// Whether all threads are in the state `T`.
+    fn is_paused(&self) -> bool {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id()));
+        tasks.expect("Linux lists the threads").flatten().all(|task| {
+            let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            // The name stands in parentheses and may hold any.
+            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+        })
+    }
+
     fn log_end(&self) -> String {
         let log = fs::read(&self.log).unwrap_or_default();
         let log = String::from_utf8_lossy(&log).into_owned();
@@ -208,28 +232,40 @@ pub(crate) fn is_listening(port: u16) -> bool {
     TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 
-/// A certificate for `localhost`, not for 127.0.0.1, that signs itself, and its
-/// key.
+/// Makes `server.crt`, a certificate for `localhost`, not for 127.0.0.1, that
+/// signs itself, and its key `server.key`. Returns what to trust: itself.
 ///
 /// # Panics
 /// If openssl is not installed or fails.
-pub(crate) fn certificate(home: &Home) -> (PathBuf, PathBuf) {
-    let (certificate, key) = (home.path().join("server.crt"), home.path().join("server.key"));
+pub(crate) fn certificate(home: &Home) -> PathBuf {
+    make_certificate(home, "server", &["-subj", "/CN=localhost"], &SERVER)
+}
+
+/// The same, signed by an authority of its own, which is what to trust.
+///
+/// # Panics
+/// As [`certificate`].
+pub(crate) fn signed_certificate(home: &Home) -> PathBuf {
+    let authority = make_certificate(home, "authority", &["-subj", "/CN=Authority"], &AUTHORITY);
+    let path = |name: &str| home.path().join(name).display().to_string();
+    let (certificate, key) = (path("authority.crt"), path("authority.key"));
+    let signer = ["-subj", "/CN=localhost", "-CA", &certificate, "-CAkey", &key];
+    make_certificate(home, "server", &signer, &SERVER);
+    authority
+}
+
+const SERVER: [&str; 4] =
+    ["-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=critical,CA:FALSE"];
+const AUTHORITY: [&str; 2] = ["-addext", "basicConstraints=critical,CA:TRUE"];
+
+fn make_certificate(home: &Home, name: &str, signer: &[&str], extensions: &[&str]) -> PathBuf {
+    let path = |ending: &str| home.path().join(format!("{name}.{ending}"));
+    let (certificate, key) = (path("crt"), path("key"));
     let mut openssl = Command::new(program(&["openssl"], "openssl"));
     openssl
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "rsa:2048",
-            "-nodes",
-            "-days",
-            "30",
-            "-subj",
-            "/CN=localhost",
-        ])
-        .args(["-addext", "subjectAltName=DNS:localhost"])
-        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30"])
+        .args(signer)
+        .args(extensions)
         .arg("-keyout")
         .arg(&key)
         .arg("-out")
@@ -237,7 +273,7 @@ pub(crate) fn certificate(home: &Home) -> (PathBuf, PathBuf) {
     run(&mut openssl);
     home.keep_private(&key);
     home.own(&certificate);
-    (certificate, key)
+    certificate
 }
 
 fn user_ids(name: &str) -> Option<(u32, u32)> {

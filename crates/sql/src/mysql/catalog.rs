@@ -9,7 +9,7 @@ use crate::KeyType;
 use crate::catalog::{Relation, UniqueIndex};
 use crate::engine::Pools;
 use crate::key_type::{KeyColumn, Repertoire};
-use crate::table::{Column, Fetch, TableKind};
+use crate::table::{Charset, Column, Fetch, TableKind};
 
 /// The tables and views of these databases, or of the one in the URL.
 pub(crate) async fn relations(
@@ -94,7 +94,7 @@ async fn read_columns(
     let rows = fetch(
         connection,
         "SELECT table_schema, table_name, column_name, data_type, column_type, is_nullable, \
-         character_set_name FROM information_schema.columns WHERE table_schema IN",
+         character_set_name, collation_name FROM information_schema.columns WHERE table_schema IN",
         schemas,
         "ORDER BY table_schema, table_name, ordinal_position",
     )
@@ -109,6 +109,7 @@ async fn read_columns(
             fetch: Fetch::Native,
             is_nullable: text(row, 5) != "NO",
             cast: None,
+            charset: charset(text(row, 6), text(row, 7)),
         });
     }
     Ok(())
@@ -215,7 +216,7 @@ fn key_column(data_type: &str, column_type: &str, character_set: &str) -> Option
         "bigint" => integer(64),
         "year" => Some(KeyColumn::integer(0, 2155)),
         "bit" => Some(KeyColumn::integer(0, u64::MAX)),
-        "decimal" => Some(KeyColumn::new(KeyType::Decimal)),
+        "decimal" => Some(decimal(column_type)),
         "char" | "varchar" | "tinytext" | "text" | "mediumtext" | "longtext" | "enum" | "set" => {
             Some(KeyColumn::text(repertoire(character_set)))
         }
@@ -231,14 +232,37 @@ fn key_column(data_type: &str, column_type: &str, character_set: &str) -> Option
     }
 }
 
+/// `decimal(10,2)`, and whatever stands behind it.
+fn decimal(column_type: &str) -> KeyColumn {
+    let digits = column_type.split_once('(').and_then(|(_, rest)| rest.split_once(')'));
+    let (precision, scale) =
+        digits.and_then(|(digits, _)| digits.split_once(',')).unwrap_or_default();
+    match (precision.trim().parse(), scale.trim().parse()) {
+        (Ok(precision), Ok(scale)) => super::plan::decimal(precision, scale),
+        _ => KeyColumn::new(KeyType::Decimal),
+    }
+}
+
 /// What a text of this character set can hold. A key with any other character
 /// would make the server convert the column instead of the key, and so read the
-/// whole table. Of the many small sets only the common part is taken for granted.
+/// whole table. Of the many small sets nothing is known: see [`charset`].
 fn repertoire(character_set: &str) -> Repertoire {
     match character_set {
-        "utf8mb4" | "utf16" | "utf16le" | "utf32" => Repertoire::Unicode,
         "utf8" | "utf8mb3" | "ucs2" => Repertoire::BasicPlane,
         "latin1" => Repertoire::Windows1252,
-        _ => Repertoire::Ascii,
+        "ascii" => Repertoire::Ascii,
+        _ => Repertoire::Unicode,
     }
+}
+
+/// A character set to which keys are converted by the server, because what it
+/// can hold is not known here.
+fn charset(name: String, collation: String) -> Option<Charset> {
+    const KNOWN: [&str; 9] =
+        ["utf8mb4", "utf8mb3", "utf8", "utf16", "utf16le", "utf32", "ucs2", "latin1", "ascii"];
+    let is_name = |name: &str| {
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    let is_converted = !KNOWN.contains(&name.as_str()) && is_name(&name) && is_name(&collation);
+    is_converted.then_some(Charset { name, collation })
 }

@@ -44,7 +44,7 @@ const STATEMENTS_PREPARED: usize = 512;
 
 impl MySqlEngine {
     pub(crate) fn new(url: &str, options: &DatabaseOptions) -> Result<Self> {
-        let label = crate::options::redact(url);
+        let label = crate::url::redact(url);
         let parsed = MySqlConnectOptions::from_str(url)
             .map_err(|error| failure::of_connect(Dialect::MySql, &label, &error))?;
         // The modes that the driver would set change what a statement means.

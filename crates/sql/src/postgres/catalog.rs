@@ -152,6 +152,7 @@ async fn read_columns(
                 fetch: column_type.fetch,
                 is_nullable: !row.try_get::<bool, _>(4)?,
                 cast: Some(column_type.cast.clone()),
+                charset: None,
             },
         );
     }

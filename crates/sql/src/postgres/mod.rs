@@ -38,7 +38,7 @@ const STATEMENTS_PREPARED: usize = 512;
 
 impl PostgresEngine {
     pub(crate) fn new(url: &str, options: &DatabaseOptions) -> Result<Self> {
-        let label = crate::options::redact(url);
+        let label = crate::url::redact(url);
         let parsed = PgConnectOptions::from_str(url)
             .map_err(|error| failure::of_connect(Dialect::Postgres, &label, &error))?;
         // Sent with the login: a new connection costs no statement more.

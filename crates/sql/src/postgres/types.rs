@@ -94,12 +94,11 @@ fn key_column(oid: u32, repertoire: Repertoire) -> Option<KeyColumn> {
     })
 }
 
-/// What a text of this encoding can hold. Of the many single-byte encodings only
-/// the common part is taken for granted.
+/// What a text of this encoding can hold. Of the others nothing is known: the
+/// server refuses a key that it cannot convert, and that key fails alone.
 fn repertoire(encoding: &str) -> Repertoire {
     match encoding {
-        "UTF8" | "SQL_ASCII" => Repertoire::UnicodeNoNul,
         "LATIN1" => Repertoire::Latin1,
-        _ => Repertoire::Ascii,
+        _ => Repertoire::UnicodeNoNul,
     }
 }

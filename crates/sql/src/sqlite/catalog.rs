@@ -91,6 +91,7 @@ async fn read_columns(
             fetch: Fetch::Native,
             is_nullable: row.try_get::<i64, _>(2)? == 0,
             cast: None,
+            charset: None,
         });
     }
     key.sort_unstable();

@@ -53,7 +53,7 @@ struct Deadline {
 
 impl SqliteEngine {
     pub(crate) fn new(url: &str, options: &DatabaseOptions) -> Result<Self> {
-        let label = crate::options::redact(url);
+        let label = crate::url::redact(url);
         let wrong =
             |what: &'static str| Error::new(ErrorKind::Config, what).with("database", &label);
         let path = label.strip_prefix("sqlite:").unwrap_or(&label);
@@ -225,7 +225,10 @@ fn write_value(row: &SqliteRow, index: usize, out: &mut Vec<u8>) -> Result<(), S
             json::write_integer(out, <i64 as Decode<Sqlite>>::decode(value).map_err(unreadable)?);
         }
         "REAL" => {
-            json::write_float(out, <f64 as Decode<Sqlite>>::decode(value).map_err(unreadable)?);
+            let number = <f64 as Decode<Sqlite>>::decode(value).map_err(unreadable)?;
+            // Makes zero of minus zero, as SQLite does when it stores it in a
+            // column of numbers.
+            json::write_float(out, number + 0.0);
         }
         "BLOB" => {
             json::write_bytes(out, <&[u8] as Decode<Sqlite>>::decode(value).map_err(unreadable)?);

@@ -5,6 +5,7 @@ use sqlx::{AssertSqlSafe, Column as _, Executor, SqlSafeStr, Statement as _};
 use super::{SqliteEngine, packed};
 use crate::catalog::Relation;
 use crate::engine::Pools;
+use crate::key_type::KeyColumn;
 use crate::plan::{Plan, Shape, Statement};
 use crate::statement::{Template, infer};
 use crate::table::Fetch;
@@ -56,21 +57,27 @@ pub(crate) async fn query_plan(
     let parameters = query::parameter_types(options, |name| {
         infer::parameter_type(DIALECT, &options.select, name, &tables)
     })?;
-    let select = template.render(|parameter, sql| {
-        let value = format!("json_extract(larder_keys.value, '$[{parameter}]')");
-        let is_bytes = parameters[parameter].key_type == KeyType::Bytes;
-        sql.push_str(&if is_bytes { format!("unhex({value})") } else { value });
-    });
+    let value = |(index, column): (usize, &KeyColumn)| {
+        let value = format!("json_extract(larder_keys.value, '$[{index}]')");
+        if column.key_type == KeyType::Bytes { format!("unhex({value})") } else { value }
+    };
+    let values: Vec<String> = parameters.iter().enumerate().map(value).collect();
+    let select = template.render(|parameter, sql| sql.push_str(&values[parameter]));
     // One row more than is right shows that there are too many. The limit also
     // keeps SQLite from forgetting the order of the query.
     let (limit, shape) = if options.list { (-1, Shape::List) } else { (2, Shape::Row) };
-    let cells: Vec<String> = (0..names.len()).map(|index| format!("c{index}")).collect();
+    let cells = subquery_names(pools, &template, &values).await?;
+    if cells.len() != names.len() {
+        return Err(query::changed_meanwhile());
+    }
+    // Named one by one, so that a table that changes cannot move a value under
+    // another name.
+    let cell = |name: &String| packed::cell(&format!("larder_rows.{}", DIALECT.quote(name)));
     let sql = format!(
-        "SELECT larder_keys.key, (WITH q({}) AS ({select}) \
-         SELECT json_group_array(json_array({})) FROM (SELECT * FROM q LIMIT {limit})) \
+        "SELECT larder_keys.key, (SELECT json_group_array(json_array({})) \
+         FROM (SELECT * FROM ({select}) LIMIT {limit}) AS larder_rows) \
          FROM json_each(?1) AS larder_keys",
-        cells.join(", "),
-        cells.iter().map(|cell| packed::cell(cell)).collect::<Vec<_>>().join(", "),
+        cells.iter().map(cell).collect::<Vec<_>>().join(", "),
     );
     prepare(pools, &sql).await?;
     Ok(Plan {
@@ -82,6 +89,27 @@ pub(crate) async fn query_plan(
         statement: Statement::Fixed(sql.into()),
         value_size_max,
     })
+}
+
+/// The names that SQLite gives to the columns of the query where it is a
+/// subquery and its parameters are these values. A column without alias is named
+/// by the text of its expression, in which the values stand.
+async fn subquery_names(
+    pools: &Pools<SqliteEngine>,
+    template: &Template,
+    values: &[String],
+) -> Result<Vec<String>> {
+    let stand_in = |parameter: usize| format!(":larder_{parameter}_");
+    let select = template.render(|parameter, sql| sql.push_str(&stand_in(parameter)));
+    let described = prepare(pools, &format!("SELECT * FROM ({select})")).await?;
+    let name = |column: &sqlx::sqlite::SqliteColumn| {
+        let mut name = column.name().to_owned();
+        for (parameter, value) in values.iter().enumerate() {
+            name = name.replace(&stand_in(parameter), value);
+        }
+        name
+    };
+    Ok(described.columns().iter().map(name).collect())
 }
 
 /// What SQLite says of a statement before it runs.

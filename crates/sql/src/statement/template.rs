@@ -21,6 +21,9 @@ pub(crate) enum Piece {
     Parameter(usize),
 }
 
+/// The keys of a batch inside of the statement, where a parameter reads them.
+const KEYS: &str = "larder_keys";
+
 /// A statement that nobody writes by hand is refused before it costs anything.
 const SELECT_SIZE_MAX: usize = 256 * 1024;
 
@@ -98,6 +101,12 @@ fn check_statement(tokens: &[Token<'_>]) -> Result<()> {
         depth += i64::from(token.is_symbol("(")) - i64::from(token.is_symbol(")"));
         if depth < 0 {
             break;
+        }
+        let is_ours = |name: String| name.eq_ignore_ascii_case(KEYS);
+        if token.identifier().is_some_and(is_ours) {
+            return Err(wrong("the query uses a name that is Larder's own")
+                .with("name", KEYS)
+                .remedy("give it another name: this one stands for the keys of a batch"));
         }
         match token.kind {
             Kind::Placeholder => {
@@ -195,6 +204,8 @@ mod tests {
             ("SELECT a FROM t WHERE a = :id AND b = ?", "without a name"),
             ("SELECT 'a FROM t WHERE a = :id", "not closed"),
             ("SELECT a FROM t WHERE a = :id) x, (SELECT 1", "parentheses"),
+            ("WITH Larder_Keys AS (SELECT 1) SELECT :id", "name: larder_keys"),
+            ("SELECT a FROM `larder_keys` WHERE a = :id", "name: larder_keys"),
             ("SELECT /*! 1 */ a FROM t WHERE a = :id", "MySQL executes"),
         ] {
             let error = Template::parse(Dialect::MySql, select, &names(&["id"])).expect_err(select);

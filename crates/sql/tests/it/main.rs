@@ -1,5 +1,6 @@
 //! The origins against real databases.
 
+mod migrations;
 mod mysql;
 mod mysql_types;
 mod postgres;

@@ -18,6 +18,8 @@ const BATCH: &str = "
     INSERT INTO line SELECT id, CONCAT('a:', n), n FROM item, (SELECT 1 n UNION ALL SELECT 2) x WHERE id % 2 = 0;
     CREATE TABLE hour (place CHAR(3), at TIMESTAMP, PRIMARY KEY (place, at));
     INSERT INTO hour SELECT 'EWR', FROM_UNIXTIME(1357000000 + seq * 3600) FROM seq_1_to_5000;
+    CREATE TABLE word (w VARCHAR(20) CHARACTER SET sjis COLLATE sjis_bin PRIMARY KEY);
+    INSERT INTO word SELECT CONCAT('あ', seq) FROM seq_1_to_5000;
 ";
 
 #[tokio::test]
@@ -82,6 +84,7 @@ async fn a_batch_reads_the_rows_it_asks_for_and_not_the_table() {
     let database = Database::connect(&options).await.expect("the database answers");
     let lines = table_origin(&database, "line").await;
     let hours = table_origin(&database, "hour").await;
+    let words = table_origin(&database, "word").await;
     // Reading rows one after the other is what a table scan does.
     let scanned = || -> u64 {
         let status = mysql.execute("SHOW GLOBAL STATUS LIKE 'Handler_read_rnd_next'");
@@ -90,6 +93,7 @@ async fn a_batch_reads_the_rows_it_asks_for_and_not_the_table() {
     for (origin, keys) in [
         (&lines, (1..=64).map(|id| format!("line:{id}:a:1")).collect::<Vec<_>>()),
         (&hours, (10..20).map(|hour| format!("hour:EWR:2013-01-05T{hour}:26:40Z")).collect()),
+        (&words, (1..=64).map(|n| format!("word:あ{n}")).collect()),
     ] {
         let floor = {
             let first = scanned();
@@ -101,6 +105,29 @@ async fn a_batch_reads_the_rows_it_asks_for_and_not_the_table() {
         assert!(found >= 10, "{found} of {} are there", keys.len());
         assert!(read < 1_000, "{read} rows were scanned for {} keys", keys.len());
     }
+}
+
+#[tokio::test]
+async fn a_key_whose_value_fails_fails_alone() {
+    let mysql = MySql::launch();
+    mysql.execute(
+        "CREATE TABLE member (grp INT, id INT PRIMARY KEY); INSERT INTO member VALUES (1, 1), (2, 2), (2, 3), (3, 4);
+         CREATE TABLE old (k VARCHAR(20) CHARACTER SET latin1 PRIMARY KEY); INSERT INTO old VALUES ('a'), ('€');",
+    );
+    let database = connect(&mysql.url("larder")).await;
+    let only = "SELECT (SELECT id FROM member WHERE grp = :grp) AS id";
+    let only = query_origin(&database, "only:{grp}", only).await;
+    let found = load_many(&only, ["only:1", "only:2", "only:3"]).await;
+    assert_eq!(found[0].as_ref().expect("there is one").as_deref(), Some("{\"id\":1}"));
+    assert_error(found[1].as_ref().expect_err("there are two"), &["1242"]);
+    assert_eq!(found[2].as_ref().expect("there is one").as_deref(), Some("{\"id\":4}"));
+
+    let old = table_origin(&database, "old").await;
+    let found = values(&old, ["old:a", "old:\u{80}", "old:\u{81}", "old:€"]).await;
+    assert_eq!(
+        found,
+        [Some(r#"{"k":"a"}"#.to_owned()), None, None, Some(r#"{"k":"€"}"#.to_owned())]
+    );
 }
 
 #[tokio::test]
@@ -166,12 +193,18 @@ async fn what_has_a_key_is_served_and_queries_are_checked() {
     );
 
     for (select, parts) in [
-        ("SELECT id FROM nowhere WHERE id = :id", &["refuses", "1146", "nowhere"][..]),
+        (
+            "SELECT id FROM nowhere WHERE id = :id",
+            &["refuses", "1146", "nowhere", "correct the names"][..],
+        ),
         (
             "SELECT * FROM album a JOIN artist r ON r.id = a.artist WHERE a.id = :id",
             &["one name", "column: id"],
         ),
-        ("SELECT id FROM album WHERE id + 0 = :id", &["cannot be told", "parameter_types = { id"]),
+        (
+            "SELECT id FROM album WHERE id + 0 = :id",
+            &["cannot be told", "; declare it, such as types = { id"],
+        ),
         (
             "SELECT id FROM album WHERE id = :id FOR UPDATE; DELETE FROM album",
             &["more than one statement"],

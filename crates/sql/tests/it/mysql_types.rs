@@ -1,8 +1,8 @@
 use larder_testkit::mysql::MySql;
 
 use crate::support::{
-    KeyCase, TypeCase, check_keys, check_types, connect, key_script, load, query_origin,
-    table_origin, type_script,
+    KeyCase, TypeCase, check_keys, check_types, connect, key_script, load, query, query_origin,
+    table_origin, type_script, values,
 };
 
 const TYPES: &[TypeCase] = &[
@@ -89,6 +89,40 @@ const KEYS: &[KeyCase] = &[
     ("VARBINARY(10)", "x'00ff'", "00ff", &["00FF", "00", "00ff00", "zz"]),
     ("BINARY(4)", "x'00ff'", "00ff0000", &["00ff"]),
     ("DECIMAL(10,2)", "19.9", "19.90", &["19.9", "019.90", "19.900", "x"]),
+    (
+        "DECIMAL(65,0)",
+        "12345678901234567890123456789012345678901234567890123456789012345",
+        "12345678901234567890123456789012345678901234567890123456789012345",
+        &[
+            "12345678901234567890123456789012345678901234567890123456789012346",
+            "123456789012345678901234567890123456789012345678901234567890123450",
+            "99999999999999999999999999999999999",
+        ],
+    ),
+    (
+        "DECIMAL(60,30)",
+        "-0.000000000000000000000000000001",
+        "-0.000000000000000000000000000001",
+        &["-0.000000000000000000000000000002", "-0.0000000000000000000000000000014"],
+    ),
+    (
+        "DECIMAL(38,38)",
+        "0.12345678901234567890123456789012345678",
+        "0.12345678901234567890123456789012345678",
+        &["0.12345678901234567890123456789012345679", "0.123456789012345678901234567890"],
+    ),
+    (
+        "DECIMAL(65,38)",
+        "123456789012345678901234567.12345678901234567890123456789012345678",
+        "123456789012345678901234567.12345678901234567890123456789012345678",
+        &["123456789012345678901234567.12345678901234567890123456789012345679"],
+    ),
+    ("VARCHAR(20) CHARACTER SET sjis", "'xあ'", "xあ", &["xい", "x?", "x🙂", "xü", "Xあ"]),
+    ("VARCHAR(20) CHARACTER SET sjis COLLATE sjis_bin", "'x?'", "x?", &["x🙂", "xあ"]),
+    ("VARCHAR(20) CHARACTER SET latin2", "'łódź'", "łódź", &["ŁÓDŹ", "lodz", "あ"]),
+    ("VARCHAR(20) CHARACTER SET cp1251", "'Москва'", "Москва", &["Moskva", "москва"]),
+    ("VARCHAR(20) CHARACTER SET gbk", "'北京'", "北京", &["北", "🙂"]),
+    ("ENUM('あ','い') CHARACTER SET eucjpms", "'い'", "い", &["う", "2"]),
     ("ENUM('a','b')", "'b'", "b", &["B", "2", "c"]),
     ("DATE", "'2013-01-31'", "2013-01-31", &["2013-1-31", "20130131", "2013-02-30"]),
     (
@@ -113,6 +147,34 @@ const KEYS: &[KeyCase] = &[
         &["A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11"],
     ),
 ];
+
+/// As by table, so by query: extreme decimals and texts in any character set.
+#[tokio::test]
+async fn keys_of_a_query_find_what_is_stored() {
+    let mysql = MySql::launch();
+    mysql.execute(&key_script(KEYS));
+    let database = connect(&mysql.url("larder")).await;
+    for (index, (sql_type, _, spelling, _)) in KEYS.iter().enumerate() {
+        if !sql_type.starts_with("DECIMAL") && !sql_type.contains("CHARACTER SET") {
+            continue;
+        }
+        let select = format!("SELECT n FROM key_{index} WHERE k = :k");
+        let origin = query_origin(&database, "k:{k}", &select).await;
+        let row = Some(format!("{{\"n\":{index}}}"));
+        let found = load(&origin, &format!("k:{spelling}")).await;
+        assert_eq!(found.expect(sql_type), row, "{sql_type}");
+        let found = values(&origin, [format!("k:{spelling}"), "k:77".to_owned()]).await;
+        assert_eq!(found, [row, None], "{sql_type}");
+    }
+    mysql.execute("CREATE TABLE wide (k DECIMAL(65,0) PRIMARY KEY); INSERT INTO wide VALUES (99999999999999999999999999999999999)");
+    let declared = query("w:{k}", "SELECT k FROM wide WHERE k + 0 = :k");
+    let declared = declared.parameter_type("k", larder_sql::KeyType::Decimal);
+    let declared = database.query_origin(declared).await.expect("the type is declared");
+    // Nothing is taken for the largest number that the comparison can hold.
+    let found =
+        values(&declared, [format!("w:{}", "9".repeat(35)), format!("w:{}", "9".repeat(36))]).await;
+    assert!(found[0].is_some() && found[1].is_none(), "{found:?}");
+}
 
 #[tokio::test]
 async fn every_type_becomes_json_and_every_key_has_one_spelling() {

@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use larder_core::{ErrorKind, Key, Origin};
+use larder_core::{ErrorKind, Key, LoadCause, LoadContext, Moment, Origin};
 use larder_sql::{Database, Dialect, KeySource, KeyType, TableKind};
 use larder_testkit::postgres::{Postgres, PostgresOptions};
 use larder_testkit::{nycflights13, pgbench, process};
@@ -205,7 +205,10 @@ async fn queries_are_checked_at_start_and_their_failures_are_told_apart() {
             &["one name", "column: id"],
         ),
         ("SELECT id FROM album WHERE title = 'x'", &["does not use", ":id"]),
-        ("SELECT :id AS x, pg_typeof(:id)", &["refuses", "could not determine", "parameter_types"]),
+        (
+            "SELECT :id AS x, pg_typeof(:id)",
+            &["refuses", "could not determine", "types = { name ="],
+        ),
         ("SELECT id FROM album WHERE id = :id AND title = :title", &["has not", "title"]),
         (
             "WITH x AS (DELETE FROM album WHERE id = :id RETURNING id) SELECT * FROM x",
@@ -301,9 +304,12 @@ async fn a_server_that_stops_and_starts_is_found_again() {
     );
     let database = connect(&postgres.url("postgres")).await;
     let origin = table_origin(&database, "t").await;
+    // Each takes so long that all of them are under way at once.
+    let slow = "SELECT id, pg_sleep(0.1)::text AS s FROM t WHERE id = :id";
+    let slow = query_origin(&database, "s:{id}", slow).await;
     let warm = futures_util::future::join_all((1..=8).map(|id| {
-        let origin = origin.clone();
-        async move { load(&origin, &format!("t:{id}")).await }
+        let slow = slow.clone();
+        async move { load(&slow, &format!("s:{id}")).await }
     }));
     assert!(warm.await.into_iter().all(|answer| answer.is_ok_and(|row| row.is_some())));
     assert!(database.pool_statistics().idle > 1);
@@ -352,8 +358,8 @@ async fn time_runs_out_and_places_run_out() {
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
     assert_error(&error, &["57014", "statement_timeout"]);
     let error = refused.expect_err("the only connection is in use");
-    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-    assert_error(&error, &["no database connection became free"]);
+    assert_eq!(error.kind(), ErrorKind::Overloaded, "{error}");
+    assert_error(&error, &["no database connection became free", "raise pool_size"]);
     assert_eq!(database.pool_statistics().timed_out, 1);
     assert!(load(&origin, "t:1").await.expect("the connection serves on").is_some());
     assert_eq!(database.pool_statistics().discarded, 0);
@@ -454,6 +460,51 @@ async fn a_login_that_fails_says_why_without_the_secret() {
 }
 
 #[tokio::test]
+async fn a_key_whose_value_fails_fails_alone() {
+    let postgres = Postgres::launch();
+    let database = connect(&postgres.url("postgres")).await;
+    let quotient =
+        query_origin(&database, "q:{x}", "SELECT 8400 / :x::int AS larder_quotient").await;
+    let found = load_many(&quotient, ["q:50", "q:0", "q:70", "q:x", "q:0"]).await;
+    let row = |quotient: i32| Some(format!("{{\"larder_quotient\":{quotient}}}"));
+    assert_eq!(found[0].as_ref().expect("it is sound"), &row(168));
+    assert_eq!(found[2].as_ref().expect("it is sound"), &row(120));
+    assert_eq!(found[3].as_ref().expect("it is no number"), &None);
+    for failed in [&found[1], &found[4]] {
+        assert_error(failed.as_ref().expect_err("nothing is divided by zero"), &["22012"]);
+    }
+    // One of a thousand is found with two statements for each halving.
+    let keys: Vec<String> = (-300..700).map(|x| format!("q:{x}")).collect();
+    let before = postgres.statements("larder_quotient");
+    let found = load_many(&quotient, &keys).await;
+    for (x, answer) in (-300..700).zip(found) {
+        match answer {
+            Ok(answer) => assert_eq!(answer, row(8_400 / x)),
+            Err(error) => assert_eq!((x, error.kind()), (0, ErrorKind::OriginFailed)),
+        }
+    }
+    let statements = postgres.statements("larder_quotient") - before;
+    assert!((11..=21).contains(&statements), "{statements} statements");
+
+    // What no half can mend is asked once.
+    postgres.execute(
+        "CREATE FUNCTION closed(x int) RETURNS int LANGUAGE plpgsql AS
+         $$ BEGIN RAISE insufficient_privilege; END $$",
+    );
+    let closed = query_origin(&database, "q:{x}", "SELECT closed(:x) AS larder_closed").await;
+    let before = postgres.statements("larder_closed");
+    let found = load_many(&closed, &keys).await;
+    assert!(found.iter().all(|answer| answer.is_err()));
+    assert_eq!(postgres.statements("larder_closed") - before, 1);
+
+    // With no time left nothing is asked again.
+    let (keys, context) =
+        (["q:1", "q:0"].map(Key::new), LoadContext::new(LoadCause::Miss, Moment::START));
+    let found = Origin::load_many(&quotient, &keys, &context).await;
+    assert!(found.iter().all(Result::is_err));
+}
+
+#[tokio::test]
 async fn a_key_that_the_servers_encoding_lacks_fails_no_batch() {
     let options = PostgresOptions { encoding: "LATIN1".to_owned(), ..PostgresOptions::default() };
     let postgres = Postgres::launch_with(&options);
@@ -466,6 +517,22 @@ async fn a_key_that_the_servers_encoding_lacks_fails_no_batch() {
             values(&origin, ["t:Ünï", "t:€"]).await,
             [Some("{\"id\":\"Ünï\"}".to_owned()), None]
         );
+    }
+}
+
+#[tokio::test]
+async fn keys_of_any_encoding_are_found() {
+    let options = PostgresOptions { encoding: "EUC_JP".to_owned(), ..PostgresOptions::default() };
+    let postgres = Postgres::launch_with(&options);
+    postgres.execute("SET client_encoding = 'UTF8'; CREATE TABLE t (id text PRIMARY KEY); INSERT INTO t VALUES ('あ')");
+    let database = connect(&postgres.url("postgres")).await;
+    let origin = table_origin(&database, "t").await;
+    let by_query = query_origin(&database, "t:{id}", "SELECT id FROM t WHERE id = :id").await;
+    for origin in [origin, by_query] {
+        let found = load_many(&origin, ["t:あ", "t:🙂", "t:い"]).await;
+        assert_eq!(found[0].as_ref().expect("it is there").as_deref(), Some(r#"{"id":"あ"}"#));
+        assert_error(found[1].as_ref().expect_err("it cannot be converted"), &["22P05"]);
+        assert_eq!(found[2].as_ref().expect("it can be converted"), &None);
     }
 }
 

@@ -19,6 +19,8 @@ const TYPES: &[TypeCase] = &[
     ("REAL", "0.1", "0.1"),
     ("REAL", "0.1 + 0.2", "0.30000000000000004"),
     ("REAL", "3", "3.0"),
+    ("REAL", "-0.0", "0.0"),
+    ("", "-0.0", "0.0"),
     ("REAL", "1e300", "1e300"),
     ("REAL", "9e999", "\"Infinity\""),
     ("REAL", "-9e999", "\"-Infinity\""),
@@ -232,6 +234,18 @@ async fn writes_of_others_are_seen_and_none_are_made() {
 }
 
 #[tokio::test]
+async fn a_key_whose_value_fails_fails_alone() {
+    let (_directory, path) =
+        file("CREATE TABLE t (id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1);").await;
+    let size = query("size:{x}", "SELECT abs(:x) AS size").parameter_type("x", KeyType::Integer);
+    let size = open(&path).await.query_origin(size).await.expect("the query is sound");
+    let found = load_many(&size, ["size:-1", "size:-9223372036854775808", "size:2"]).await;
+    assert_eq!(found[0].as_ref().expect("it is sound").as_deref(), Some("{\"size\":1}"));
+    assert_error(found[1].as_ref().expect_err("it has no size"), &["integer overflow"]);
+    assert_eq!(found[2].as_ref().expect("it is sound").as_deref(), Some("{\"size\":2}"));
+}
+
+#[tokio::test]
 async fn a_query_is_checked_at_start() {
     let (_directory, path) = file(
         "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT); CREATE TABLE u (id INTEGER, t_id INTEGER);
@@ -241,6 +255,19 @@ async fn a_query_is_checked_at_start() {
     let database = open(&path).await;
     for (select, parts) in [
         ("SELECT id FROM nowhere WHERE id = :id", &["refuses", "no such table"][..]),
+        (
+            "SELECT * FROM nowhere WHERE id = :id",
+            &["refuses", "no such table: nowhere", "correct the names"],
+        ),
+        ("SELECT n.id FROM main.nowhere AS n WHERE n.id = :id", &["no such table: main.nowhere"]),
+        ("SELECT v FROM t WHERE id IN (SELECT id FROM nowhere WHERE id = :id)", &["no such table"]),
+        ("SELECT (SELECT v FROM nowhere WHERE id = :id) AS v", &["no such table: nowhere"]),
+        ("WITH x AS (SELECT id FROM nowhere WHERE id = :id) SELECT * FROM x", &["no such table"]),
+        ("SELECT absent FROM t WHERE id = :id", &["no such column: absent"]),
+        (
+            "WITH Larder_Keys AS (SELECT 1 AS value) SELECT :id AS a FROM larder_keys",
+            &["larder_keys", "another name"],
+        ),
         ("SELECT t.id, u.id FROM t JOIN u ON u.t_id = t.id WHERE t.id = :id", &["one name", "AS"]),
         ("SELECT id FROM t", &["does not use", ":id"]),
         ("SELECT v FROM t WHERE id + 0 = :id", &["cannot be told", "id = \"integer\""]),
@@ -256,6 +283,10 @@ async fn a_query_is_checked_at_start() {
     let declared = declared.parameter_type("id", KeyType::Integer);
     let origin = database.query_origin(declared).await.expect("the type is declared");
     assert_eq!(load(&origin, "t:1").await.expect("it loads").as_deref(), Some(r#"{"v":"a"}"#));
+
+    let negative =
+        query_origin(&database, "t:{id}", "SELECT -0.0 AS n FROM t WHERE id = :id").await;
+    assert_eq!(load(&negative, "t:1").await.expect("it loads").as_deref(), Some(r#"{"n":0.0}"#));
 
     let many = query_origin(&database, "u:{t}", "SELECT u.id FROM u WHERE u.t_id = :t").await;
     let error = load(&many, "u:1").await.expect_err("two rows are too many");

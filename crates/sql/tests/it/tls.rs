@@ -14,7 +14,9 @@ async fn postgres_is_reached_as_safely_as_asked() {
     let is_encrypted =
         "SELECT ssl, :id AS id FROM pg_stat_ssl WHERE pid = pg_backend_pid() AND :id > 0";
     let certificate = postgres.certificate().expect("the server offers TLS");
-    check(&postgres.url("postgres"), certificate, is_encrypted, |tls| {
+    let stranger = Postgres::launch_with(&options);
+    let stranger = stranger.certificate().expect("the server offers TLS");
+    check(&postgres.url("postgres"), certificate, stranger, is_encrypted, |tls| {
         format!("{{\"ssl\":{tls},\"id\":1}}")
     })
     .await;
@@ -26,29 +28,41 @@ async fn mysql_is_reached_as_safely_as_asked() {
     let is_encrypted = "SELECT VARIABLE_VALUE <> '' AS tls FROM information_schema.SESSION_STATUS \
          WHERE VARIABLE_NAME = 'Ssl_cipher' AND :id > 0";
     let certificate = mysql.certificate().expect("the server offers TLS");
-    check(&mysql.url("larder"), certificate, is_encrypted, |tls| {
+    let stranger = MySql::launch_with_tls();
+    let stranger = stranger.certificate().expect("the server offers TLS");
+    check(&mysql.url("larder"), certificate, stranger, is_encrypted, |tls| {
         format!("{{\"tls\":{}}}", u8::from(tls))
     })
     .await;
 }
 
 /// Each mode connects, or does not, and is encrypted, or is not. The certificate
-/// is one for `localhost`.
-async fn check(url: &str, certificate: &Path, query: &str, row: impl Fn(bool) -> String) {
+/// is one for `localhost`; the stranger is another server's for the same name.
+async fn check(
+    url: &str,
+    certificate: &Path,
+    stranger: &Path,
+    query: &str,
+    row: impl Fn(bool) -> String,
+) {
     let by_name = url.replace("127.0.0.1", "localhost");
-    for (url, mode, is_trusted, encrypted) in [
-        (url, TlsMode::Disable, false, Some(false)),
-        (url, TlsMode::Prefer, false, Some(true)),
-        (url, TlsMode::Require, false, Some(true)),
-        (url, TlsMode::VerifyCa, false, None),
-        (&by_name, TlsMode::VerifyFull, false, None),
-        (url, TlsMode::VerifyCa, true, Some(true)),
-        (url, TlsMode::VerifyFull, true, None),
-        (&by_name, TlsMode::VerifyFull, true, Some(true)),
+    let (trusted, stranger) = (Some(certificate), Some(stranger));
+    for (url, mode, trust, encrypted) in [
+        (url, TlsMode::Disable, None, Some(false)),
+        (url, TlsMode::Prefer, None, Some(true)),
+        (url, TlsMode::Require, None, Some(true)),
+        (url, TlsMode::VerifyCa, None, None),
+        (&by_name, TlsMode::VerifyFull, None, None),
+        (url, TlsMode::VerifyCa, stranger, None),
+        (&by_name, TlsMode::VerifyCa, stranger, None),
+        (&by_name, TlsMode::VerifyFull, stranger, None),
+        (url, TlsMode::VerifyCa, trusted, Some(true)),
+        (url, TlsMode::VerifyFull, trusted, None),
+        (&by_name, TlsMode::VerifyFull, trusted, Some(true)),
     ] {
         let mut options = options(url);
         options.tls = Some(mode);
-        options.root_certificate = is_trusted.then(|| certificate.to_owned());
+        options.root_certificate = trust.map(Path::to_owned);
         match (Database::connect(&options).await, encrypted) {
             (Ok(database), Some(encrypted)) => {
                 let typed = crate::support::query("tls:{id}", query);
@@ -59,9 +73,9 @@ async fn check(url: &str, certificate: &Path, query: &str, row: impl Fn(bool) ->
             }
             (Err(error), None) => {
                 assert_eq!(error.kind(), ErrorKind::Config, "{mode:?}: {error}");
-                assert_error(&error, &["TLS failed", "root_certificate"]);
+                assert_error(&error, &["TLS failed", "ca_file"]);
             }
-            (outcome, expected) => panic!("{mode:?} {is_trusted}: {outcome:?}, not {expected:?}"),
+            (outcome, expected) => panic!("{mode:?} {trust:?}: {outcome:?}, not {expected:?}"),
         }
     }
 }
