@@ -3,10 +3,12 @@
 mod banner;
 mod build;
 pub mod connect;
+mod members;
 mod memory;
 mod plan;
 mod reload;
 mod rows;
+mod ruled;
 mod secrets;
 mod signals;
 
