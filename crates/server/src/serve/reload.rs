@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::plan::{PlannedSource, entry_of_table};
+use crate::config::policy::EffectivePolicy;
 use crate::config::{Config, Diagnostics, PolicyOptions, Settings};
 use crate::registry::{Registry, Served};
 
@@ -64,13 +65,20 @@ impl Reloads {
 pub(super) fn apply(old: &Settings, new: &Settings, registry: &Registry) {
     let mut changed = Vec::new();
     for served in registry.served() {
-        let policy = new.policy(entry_of(new, served)).to_policy();
+        let effective = new.policy(entry_of(new, served));
+        let policy = effective.to_policy();
         if policy == *served.cache.policy() {
             continue;
         }
-        match served.cache.set_policy(policy) {
-            Ok(()) => changed.push(served.name()),
-            Err(error) => tracing::error!("the policy of `{}` stays: {error}", served.name()),
+        if let Err(error) = served.cache.set_policy(policy) {
+            tracing::error!("the policy of `{}` stays: {error}", served.name());
+            continue;
+        }
+        changed.push(served.name());
+        // After the policy: what is loaded from here on is kept under the new one.
+        if let Some(reason) = forbids_what_is_kept(&old.policy(entry_of(old, served)), &effective) {
+            served.cache.clear();
+            tracing::info!("the cache `{}` was emptied: {reason}", served.name());
         }
     }
     let restart = needs_restart(&old.config, &new.config);
@@ -82,6 +90,18 @@ pub(super) fn apply(old: &Settings, new: &Settings, registry: &Registry) {
     if !restart.is_empty() {
         tracing::warn!("these changes need a restart: {}", restart.join(", "));
     }
+}
+
+/// Why entries that were made under the old policy are not to be served under
+/// the new one, if they are not. Entries keep the limits they were made with.
+fn forbids_what_is_kept(old: &EffectivePolicy, new: &EffectivePolicy) -> Option<String> {
+    if old.class().may_be_cached() && !new.class().may_be_cached() {
+        return Some(format!("data of the class {} is not kept", new.class()));
+    }
+    let bound = |policy: &EffectivePolicy| policy.options().max_age.and_then(|bound| bound.0);
+    let new = bound(new)?;
+    let is_lower = bound(old).is_none_or(|old| new < old);
+    is_lower.then(|| format!("max_age is now {new:?}"))
 }
 
 /// The entry of the configuration that holds for a cache. A table may have got

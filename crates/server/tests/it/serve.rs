@@ -49,7 +49,7 @@ tags = ["artist:{artist_id}"]
 "#;
 
 /// Writes the configuration, changed as asked, and returns its path.
-async fn config(directory: &Path, change: impl FnOnce(String) -> String) -> String {
+pub(crate) async fn config(directory: &Path, change: impl FnOnce(String) -> String) -> String {
     let database = database(directory).await;
     let text = change(CONFIG.replace("DATABASE", &database.display().to_string()));
     let path = directory.join("larder.toml");
@@ -57,7 +57,10 @@ async fn config(directory: &Path, change: impl FnOnce(String) -> String) -> Stri
     path.to_str().expect("the path is text").to_owned()
 }
 
-async fn get(redis: &mut redis::aio::MultiplexedConnection, key: &str) -> Option<String> {
+pub(crate) async fn get(
+    redis: &mut redis::aio::MultiplexedConnection,
+    key: &str,
+) -> Option<String> {
     redis::cmd("GET").arg(key).query_async(redis).await.expect("it is answered")
 }
 
