@@ -3,6 +3,7 @@
 
 mod cache_options;
 mod check;
+mod database_url;
 mod diagnostic;
 mod options;
 mod origin_options;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::policy::{self, EffectivePolicy};
 use super::{
     Config, Diagnostic, Diagnostics, Locations, Overrides, Source, TEXT_BYTES_MAX, check,
-    is_protected,
+    database_url, is_protected,
 };
 
 /// What holds in the end, and enough to tell where each value comes from.
@@ -105,13 +105,12 @@ impl Settings {
             mistakes.push(Diagnostic::error(message).remedy("choose another --admin-bind"));
         }
         for (name, origin) in &self.config.origins {
-            let is_known = |url: &String| larder_sql::Dialect::of_url(url).is_some();
-            if !origin.url.as_ref().is_none_or(is_known) {
+            if !origin.url.as_deref().is_none_or(database_url::is_known) {
                 mistakes.push(
                     Diagnostic::error(format!(
                         "the database `{name}` has a URL of a kind that Larder does not know"
                     ))
-                    .remedy("it starts with sqlite:, postgres:// or mysql://"),
+                    .remedy(database_url::REMEDY),
                 );
             }
         }

@@ -84,6 +84,15 @@ fn the_configuration_is_printed_without_secrets() {
 }
 
 #[test]
+fn a_url_that_is_none_shows_no_password_either() {
+    for url in ["postgres:u:hunter2@h", "oracle:u:hunter2=x@h"] {
+        let (printed, errors, status) = run(&["config", "print", "--database", url]);
+        assert_eq!(status, 1, "{printed}");
+        assert!(errors.contains("postgres://") && !errors.contains("hunter"), "{errors}");
+    }
+}
+
+#[test]
 fn explain_says_where_each_value_comes_from() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path().join("larder.toml");
