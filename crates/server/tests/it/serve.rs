@@ -171,6 +171,11 @@ async fn a_signal_drains_and_ends_with_success() {
 
 /// A configuration with a query that takes its time: it counts up to a number.
 async fn slow_config(directory: &Path, count: u64) -> String {
+    slow_config_with(directory, count, "").await
+}
+
+/// The same, with more options of the origin.
+async fn slow_config_with(directory: &Path, count: u64, origin: &str) -> String {
     let slow = r#"
 [caches.slow]
 key = "slow:{id}"
@@ -184,7 +189,8 @@ hard_timeout = "55s"
 "#;
     let slow = slow.replace("COUNT", &count.to_string());
     let change = |text: String| {
-        text.replace("exclude_tables", "statement_timeout = \"60s\"\nexclude_tables") + &slow
+        let origin = format!("statement_timeout = \"60s\"\n{origin}exclude_tables");
+        text.replace("exclude_tables", &origin) + &slow
     };
     config(directory, change).await
 }
@@ -206,6 +212,22 @@ async fn what_runs_is_finished_and_meanwhile_the_server_is_not_ready() {
     assert_eq!(row, r#"{"id":1,"counted":3000000}"#);
     assert!(server.wait().success(), "{}", server.log());
     assert!(tokio::net::TcpStream::connect(server.redis).await.is_err());
+}
+
+#[tokio::test]
+async fn a_burst_waits_its_turn_and_the_breaker_stays_closed() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let origin = "pool_size = 1\nacquire_timeout = \"20ms\"\nbreaker = { failures = 1 }\n";
+    let path = slow_config_with(directory.path(), 300_000, origin).await;
+    let server = Running::start(directory.path(), &["--config", &path]);
+    let mut clients = tokio::task::JoinSet::new();
+    for id in 0..6 {
+        let mut redis = server.redis().await;
+        clients.spawn(async move { get(&mut redis, &format!("slow:{id}")).await });
+    }
+    for row in clients.join_all().await {
+        assert!(row.expect("it is answered").contains("\"counted\":300000"));
+    }
 }
 
 #[tokio::test]
