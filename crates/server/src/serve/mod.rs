@@ -26,7 +26,7 @@ pub use plan::{Found, Plan, PlannedCache, PlannedSource, SkippedTable, plan};
 pub use reload::{Reloads, entry_of};
 
 use crate::admin;
-use crate::config::{Diagnostic, Diagnostics, Settings};
+use crate::config::{Config, Diagnostic, Diagnostics, Settings};
 use crate::keyspace::{Keyspace, KeyspaceOptions};
 use crate::registry::Registry;
 use crate::resp::{Door, DoorOptions, Monitor};
@@ -34,8 +34,10 @@ use signals::{Signal, Signals};
 
 /// A running server, as its parts and the administration see it.
 pub struct Server {
-    /// What holds at present.
+    /// What the file says at present; of it, the policies hold.
     pub settings: ArcSwap<Settings>,
+    /// What held at the start, and holds still of all that is no policy.
+    pub started_with: Config,
     /// The caches.
     pub registry: Arc<Registry>,
     /// The keys of no cache.
@@ -76,7 +78,7 @@ impl Server {
                 for warning in &new.warnings {
                     tracing::warn!("{}", warning.one_line());
                 }
-                reload::apply(&old, &new, &self.registry);
+                reload::apply(&self.started_with, &old, &new, &self.registry);
                 self.settings.store(Arc::new(new));
                 self.reloads.note_success();
             }
@@ -139,6 +141,7 @@ async fn start(settings: Settings) -> Result<(Door, Arc<Server>, admin::Listener
     let door = Door::open(&door_options, Arc::clone(&keyspace), routes)
         .map_err(|error| from_error(&error))?;
     let server = Arc::new(Server {
+        started_with: settings.config.clone(),
         settings: ArcSwap::from_pointee(settings),
         registry,
         keyspace,
@@ -160,8 +163,8 @@ async fn start(settings: Settings) -> Result<(Door, Arc<Server>, admin::Listener
 /// Waits for the signal to stop; reads the configuration again when told to and
 /// when the file changes; keeps the plain keys tidy.
 async fn run(server: &Arc<Server>, signals: &mut Signals) {
-    let path = server.settings.load().path.clone();
-    let mut watch = reload::Watch::new(path).await;
+    let settings = server.settings.load_full();
+    let mut watch = reload::Watch::new(settings.path.clone(), settings.mark);
     let mut look = tokio::time::interval(reload::LOOK_EVERY);
     let keyspace = Arc::clone(&server.keyspace);
     let upkeep = tokio::spawn(async move { keyspace.maintain_forever().await });
@@ -170,8 +173,8 @@ async fn run(server: &Arc<Server>, signals: &mut Signals) {
             signal = signals.next() => match signal {
                 Signal::Stop => break,
                 Signal::Reload => {
-                    server.reload();
                     watch.forget_change().await;
+                    server.reload();
                 }
             },
             _ = look.tick() => {

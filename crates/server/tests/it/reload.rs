@@ -53,3 +53,38 @@ async fn a_stricter_policy_empties_the_cache() {
         assert!(log.contains(&format!("the cache `artist` was emptied: {reason}")), "{log}");
     }
 }
+
+#[tokio::test]
+async fn what_needs_a_restart_is_told_until_it_is_as_at_the_start() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let (server, path) = start(directory.path()).await;
+    let warnings = || server.log().matches("needs a restart to hold: caches.album.tags").count();
+    let tags = async || {
+        let explained = server.page("/explain/album:7").await.1;
+        let shown = server.page("/caches/album").await.1;
+        assert_eq!(explained["cache"]["tags"], shown["tags"]);
+        explained["cache"]["tags"][0].as_str().expect("a tag").to_owned()
+    };
+    let (old, new) = ("{ column = \"updated_at\" }\ntags = [\"artist:", "[\"singer:");
+    let new = old.replace("[\"artist:", new);
+    change(&server, &path, old, &new).await;
+    // The change may be noticed before the signal is, and told twice.
+    let told = warnings();
+    assert!(told >= 1, "{}", server.log());
+    assert_eq!(tags().await, "artist:{artist_id}", "entries still carry the old tags");
+    settle().await;
+    let told = warnings();
+    read_again(&server).await;
+    assert!(warnings() > told, "it still needs one: {}", server.log());
+    settle().await;
+    let told = warnings();
+    change(&server, &path, &new, old).await;
+    settle().await;
+    assert_eq!(warnings(), told, "nothing differs from what runs: {}", server.log());
+}
+
+/// Waits until the server has looked at the file often enough to have noticed
+/// the last change of it.
+async fn settle() {
+    tokio::time::sleep(std::time::Duration::from_millis(1_600)).await;
+}

@@ -132,7 +132,11 @@ async fn a_policy_is_reloaded_and_a_bad_file_is_refused() {
     std::fs::write(&path, changed).expect("it is written");
     server.wait_for_metric("larder_config_reloads_total", reloads + 1.0).await;
     assert_eq!(ttl(&server).await, "2m");
-    assert!(server.log().contains("need a restart: server.max_clients"), "{}", server.log());
+    assert!(
+        server.log().contains("needs a restart to hold: server.max_clients"),
+        "{}",
+        server.log()
+    );
     assert_eq!(
         server.page("/caches").await.1["configuration"]["last_error"],
         serde_json::Value::Null
