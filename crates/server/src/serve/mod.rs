@@ -11,6 +11,7 @@ mod rows;
 mod ruled;
 mod secrets;
 mod signals;
+mod surroundings;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ pub use connect::{Connected, OpenOrigin};
 pub use memory::Division;
 pub use plan::{Found, Plan, PlannedCache, PlannedSource, SkippedTable, plan};
 pub use reload::{Reloads, entry_of};
+pub use surroundings::check_surroundings;
 
 use crate::admin;
 use crate::config::{Config, Diagnostic, Diagnostics, Settings};
@@ -117,6 +119,10 @@ pub async fn serve(
 }
 
 async fn start(settings: Settings) -> Result<(Door, Arc<Server>, admin::Listener), Diagnostics> {
+    let missing = check_surroundings(&settings);
+    if !missing.is_empty() {
+        return Err(Diagnostics(missing));
+    }
     let door_options = door_options(&settings).map_err(|error| from_error(&error))?;
     let access = admin::Access::new(door_options.password.as_deref(), &door_options.users);
     let connected = connect::connect(&settings).await.map_err(Diagnostics)?;

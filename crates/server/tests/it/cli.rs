@@ -55,6 +55,32 @@ fn check_names_file_line_and_remedy() {
 }
 
 #[test]
+fn what_the_file_names_must_be_there() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("larder.toml");
+    let path = path.to_str().expect("the path is text");
+    let text = "[server]\npassword_env = \"TEST_PASSWORD\"\n[server.users.ann]\n\
+                password_file = \"/no/such/password\"\n[origins.shop]\nurl_env = \"TEST_URL\"\n\
+                replica_url_env = \"TEST_REPLICA\"\nca_file = \"/dev/null\"\n";
+    std::fs::write(path, text).expect("written");
+    let arguments: [&[&str]; 2] = [&["check", path], &["serve", "--port", "0", "--config", path]];
+    for arguments in arguments {
+        let output = larder()
+            .args(arguments)
+            .env("TEST_REPLICA", "hunter2")
+            .output()
+            .expect("the program runs");
+        let errors = String::from_utf8(output.stderr).expect("it speaks UTF-8");
+        assert_eq!(output.status.code(), Some(1), "{errors}");
+        let shown = errors.replace(path, "larder.toml");
+        insta::assert_snapshot!(format!("what_the_file_names_{}", arguments[0]), shown);
+    }
+    let (_, errors, _) = run(&["check", "--connect", path]);
+    let told = errors.matches("not set (variable: TEST_URL)").count();
+    assert_eq!(told, 1, "{errors}");
+}
+
+#[test]
 fn a_file_that_is_not_there_is_named() {
     let (_, errors, status) = run(&["check", "/no/such/file.toml"]);
     assert_eq!(status, 1);
