@@ -96,7 +96,7 @@ impl<'v> Visitor<'v> for OneRow<'_> {
         while let Some(place) = members.next_key_seed(Place(self.0))? {
             match place {
                 Some(place) => {
-                    row[place] = scalar(members.next_value()?).map_err(A::Error::custom)?
+                    row[place] = scalar(members.next_value()?).map_err(A::Error::custom)?;
                 }
                 None => drop(members.next_value::<IgnoredAny>()?),
             }

@@ -1,6 +1,7 @@
 //! The server as a whole: put together, running, reloaded, drained.
 
 mod banner;
+mod breakers;
 mod build;
 pub mod connect;
 mod members;
@@ -174,6 +175,7 @@ async fn run(server: &Arc<Server>, signals: &mut Signals) {
     let mut look = tokio::time::interval(reload::LOOK_EVERY);
     let keyspace = Arc::clone(&server.keyspace);
     let upkeep = tokio::spawn(async move { keyspace.maintain_forever().await });
+    let breakers = tokio::spawn(breakers::watch(server.connected.origins.clone()));
     loop {
         tokio::select! {
             signal = signals.next() => match signal {
@@ -191,6 +193,7 @@ async fn run(server: &Arc<Server>, signals: &mut Signals) {
         }
     }
     upkeep.abort();
+    breakers.abort();
 }
 
 /// Answers what has arrived, lets loads end, closes the databases.

@@ -92,6 +92,10 @@ async fn answers_survive_the_database_and_it_is_spared_until_it_is_back() {
     assert!(reason.contains("the database `shop` does not answer"), "{reason}");
     assert_eq!(server.page("/healthz").await.0, 200, "the process itself is well");
 
+    let log = log_with(&server, "the breaker of the origin `shop` opened").await;
+    assert!(log.contains("WARN") && !log.contains(larder_testkit::postgres::PASSWORD), "{log}");
+    assert!(!log.contains("breaker of the origin `shop` closed"), "{log}");
+
     postgres.start();
     let closed = "larder_origin_breaker_state{origin=\"shop\",state=\"closed\"}";
     while server.metric(closed).await != Some(1.0) {
@@ -101,6 +105,20 @@ async fn answers_survive_the_database_and_it_is_spared_until_it_is_back() {
     }
     assert!(get(&mut redis, "product:6").await.expect("it is answered").is_some());
     until_status(&server, 200).await;
+    log_with(&server, "the breaker of the origin `shop` closed").await;
+}
+
+/// The log once it has this text.
+async fn log_with(server: &Running, text: &str) -> String {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let log = server.log();
+        if log.contains(text) {
+            return log;
+        }
+        assert!(Instant::now() < deadline, "{text:?} is not in the log:\n{log}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// Asks whether the server is ready until it answers with this status: what was
