@@ -11,7 +11,8 @@ mod site;
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
-use axum::http::header::CONTENT_TYPE;
+use axum::http::HeaderMap;
+use axum::http::header::{ACCEPT, CONTENT_TYPE, VARY};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router, middleware};
@@ -20,6 +21,7 @@ use serde_json::json;
 pub use access::Access;
 pub use health::Checks;
 pub use listener::Listener;
+pub use metrics::reference as metrics_reference;
 
 use crate::build_info;
 use crate::explanation::{Subject, explain};
@@ -68,9 +70,16 @@ async fn index(State(server): State<Arc<Server>>) -> Json<serde_json::Value> {
     }))
 }
 
-async fn metrics_page(State(server): State<Arc<Server>>) -> Result<Response, Failure> {
-    let text = metrics::text(&server).map_err(|error| Failure::internal(&error))?;
-    Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
+async fn metrics_page(
+    State(server): State<Arc<Server>>,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    let accept: Vec<_> =
+        headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+    let format = metrics::Format::accepted(&accept.join(","));
+    let text = metrics::text(&server, format).map_err(|error| Failure::internal(&error))?;
+    let headers = [(CONTENT_TYPE, format.content_type()), (VARY, "accept")];
+    Ok((headers, text).into_response())
 }
 
 async fn explain_key(
