@@ -3,6 +3,7 @@
 mod access;
 mod answer;
 mod caches;
+mod extract;
 mod health;
 mod listener;
 mod metrics;
@@ -10,7 +11,7 @@ mod site;
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::http::header::{ACCEPT, CONTENT_TYPE, VARY};
 use axum::response::{IntoResponse, Response};
@@ -27,6 +28,7 @@ use crate::build_info;
 use crate::explanation::{Subject, explain};
 use crate::serve::Server;
 use answer::Failure;
+use extract::Path;
 
 /// Every page of the administration.
 fn router(server: Arc<Server>, access: Access) -> Router {

@@ -45,6 +45,32 @@ async fn a_key_can_be_looked_at_expired_and_removed() {
 }
 
 #[tokio::test]
+async fn a_miss_is_a_miss_wherever_it_is_told() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let server = demo(directory.path());
+    let mut redis = server.redis().await;
+    for id in [1, 2, 3, 3] {
+        let key = format!("product:{id}");
+        let _: String = redis::cmd("GET").arg(key).query_async(&mut redis).await.expect("a row");
+    }
+    let (_, page) = server.page("/caches/product").await;
+    let numbers = &page["statistics"];
+    assert_eq!((&numbers["misses"], &numbers["hits"]), (&3.into(), &1.into()), "{numbers}");
+    let told: std::collections::HashMap<String, redis::Value> = redis::cmd("LARDER.STATS")
+        .arg("product")
+        .query_async(&mut redis)
+        .await
+        .expect("it is answered");
+    assert_eq!(told["misses"], redis::Value::Int(3));
+    let mut counted = 0.0;
+    for by in ["load", "joined_load", "fallback", "error", "nothing"] {
+        let sample = format!("larder_cache_misses_total{{cache=\"product\",answered_by=\"{by}\"}}");
+        counted += server.metric(&sample).await.expect("it is counted");
+    }
+    assert_eq!(counted, 3.0);
+}
+
+#[tokio::test]
 async fn a_key_that_is_absent_is_cached_as_such() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let server = demo(directory.path());
@@ -65,6 +91,9 @@ async fn what_is_not_there_is_an_error_as_json() {
         (Method::GET, "/caches/nothing", 404, "no cache `nothing`"),
         (Method::GET, "/caches/product/keys/customer:1", 404, "is no key of the cache `product`"),
         (Method::POST, "/caches", 405, "does not take that method"),
+        (Method::GET, "/caches/%ff", 400, "Invalid UTF-8"),
+        (Method::GET, "/explain/%ff", 400, "Invalid UTF-8"),
+        (Method::GET, "/caches/product/keys/product:1?value=foo", 400, "value"),
     ] {
         let response = server.request(method, path).await;
         assert_eq!(response.status(), status, "{path}");

@@ -145,6 +145,14 @@ fn a_plain_key_is_explained_too() {
 }
 
 #[test]
+fn only_plain_http_is_spoken_to_a_server() {
+    let (_, errors, status) = run(&["explain", "a", "--admin", "https://127.0.0.1:6381/"]);
+    assert_eq!(status, 1);
+    assert!(errors.contains("https is not supported"), "{errors}");
+    assert!(errors.contains("http://127.0.0.1:6381"), "{errors}");
+}
+
+#[test]
 fn completions_are_printed_for_every_shell() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let (script, _, status) = run(&["completions", shell]);
