@@ -22,18 +22,23 @@ pub struct Subject<'a> {
     pub source: String,
     /// Its entry in the configuration, if it has one.
     pub config_name: Option<&'a str>,
+    /// The tags of its entries as the configuration writes them: for a running
+    /// cache as it did at the start, whatever the file says by now.
+    pub tags: &'a [String],
 }
 
 impl<'a> Subject<'a> {
     /// A planned cache.
     #[must_use]
-    pub fn planned(cache: &'a PlannedCache) -> Self {
+    pub fn planned(cache: &'a PlannedCache, settings: &'a Settings) -> Self {
+        let entry = cache.config_name.as_ref().and_then(|name| settings.config.caches.get(name));
         Self {
             name: &cache.name,
             pattern: &cache.pattern,
             origin: &cache.origin,
             source: cache.source.describe(),
             config_name: cache.config_name.as_deref(),
+            tags: entry.map_or(&[], |options| &options.tags),
         }
     }
 
@@ -46,6 +51,7 @@ impl<'a> Subject<'a> {
             origin: &served.origin,
             source: served.source.describe(),
             config_name: entry_of(settings, served),
+            tags: &served.tags,
         }
     }
 }
@@ -101,18 +107,15 @@ pub fn explain(settings: &Settings, caches: &[Subject<'_>], key: &str) -> Explan
     let router = Router::new(caches.iter().map(|cache| cache.pattern.clone()));
     let cache = router.find(key.as_bytes()).map(|index| &caches[index]);
     let remark = cache.is_none().then(|| remark(&settings.config, caches, key));
-    let cache = cache.map(|cache| {
-        let options = cache.config_name.and_then(|name| settings.config.caches.get(name));
-        CacheExplanation {
-            name: cache.name.to_owned(),
-            pattern: cache.pattern.to_string(),
-            parameters: parameters(cache.pattern, key),
-            origin: cache.origin.to_owned(),
-            source: cache.source.clone(),
-            declared_at: cache.config_name.and_then(|name| settings.place(&["caches", name])),
-            tags: options.map(|options| options.tags.clone()).unwrap_or_default(),
-            policy: policy(settings, cache.config_name),
-        }
+    let cache = cache.map(|cache| CacheExplanation {
+        name: cache.name.to_owned(),
+        pattern: cache.pattern.to_string(),
+        parameters: parameters(cache.pattern, key),
+        origin: cache.origin.to_owned(),
+        source: cache.source.clone(),
+        declared_at: cache.config_name.and_then(|name| settings.place(&["caches", name])),
+        tags: cache.tags.to_vec(),
+        policy: policy(settings, cache.config_name),
     });
     Explanation { key: key.to_owned(), cache, remark }
 }

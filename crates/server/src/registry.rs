@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
+use larder::Statistics;
 use larder_core::KeyPattern;
 
 use crate::config::KeyShape;
@@ -35,6 +36,13 @@ impl Served {
     pub fn name(&self) -> &str {
         self.cache.name()
     }
+}
+
+/// Reads that memory could not answer, whatever answered them: what `misses`
+/// means to whoever asks this server.
+#[must_use]
+pub fn misses(statistics: &Statistics) -> u64 {
+    statistics.requests() - statistics.hits - statistics.stale()
 }
 
 /// Every cache that is served, found by key.

@@ -17,6 +17,10 @@ impl Failure {
         Self { status: StatusCode::NOT_FOUND, error: error.into() }
     }
 
+    pub(super) fn bad_request(error: String) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, error }
+    }
+
     pub(super) fn method_not_allowed() -> Self {
         let error = "this page does not take that method; GET / says what each takes".to_owned();
         Self { status: StatusCode::METHOD_NOT_ALLOWED, error }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use bytes::Bytes;
 use larder::{Latency, RemovalCause, Statistics};
 use larder_core::KeyPattern;
@@ -12,10 +12,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::answer::Failure;
+use super::extract::{Path, Query};
 use super::health::breaker_name;
 use crate::config::Settings;
 use crate::explanation::{Subject, policy};
-use crate::registry::Served;
+use crate::registry::{Served, misses};
 use crate::serve::Server;
 
 type Answer = Result<Json<Value>, Failure>;
@@ -178,7 +179,7 @@ fn statistics(statistics: &Statistics, memory_bytes: usize) -> Value {
         "requests": statistics.requests(),
         "hits": statistics.hits,
         "stale": statistics.stale(),
-        "misses": statistics.misses,
+        "misses": misses(statistics),
         "hit_ratio": statistics.hit_ratio(),
         "loads": statistics.loads,
         "load_answers": statistics.load_answers,
@@ -188,6 +189,7 @@ fn statistics(statistics: &Statistics, memory_bytes: usize) -> Value {
         "loads_in_flight": statistics.loads_in_flight,
         "fallbacks": statistics.fallbacks,
         "failures": statistics.failures,
+        "unanswered": statistics.misses,
         "refreshes": statistics.refreshes,
         "fills_fenced": statistics.fills_fenced,
         "hit_latency": latency(&statistics.hit_latency),

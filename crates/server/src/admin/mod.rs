@@ -3,6 +3,7 @@
 mod access;
 mod answer;
 mod caches;
+mod extract;
 mod health;
 mod listener;
 mod metrics;
@@ -10,8 +11,9 @@ mod site;
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
-use axum::http::header::CONTENT_TYPE;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::http::header::{ACCEPT, CONTENT_TYPE, VARY};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router, middleware};
@@ -20,11 +22,13 @@ use serde_json::json;
 pub use access::Access;
 pub use health::Checks;
 pub use listener::Listener;
+pub use metrics::reference as metrics_reference;
 
 use crate::build_info;
 use crate::explanation::{Subject, explain};
 use crate::serve::Server;
 use answer::Failure;
+use extract::Path;
 
 /// Every page of the administration.
 fn router(server: Arc<Server>, access: Access) -> Router {
@@ -68,9 +72,16 @@ async fn index(State(server): State<Arc<Server>>) -> Json<serde_json::Value> {
     }))
 }
 
-async fn metrics_page(State(server): State<Arc<Server>>) -> Result<Response, Failure> {
-    let text = metrics::text(&server).map_err(|error| Failure::internal(&error))?;
-    Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
+async fn metrics_page(
+    State(server): State<Arc<Server>>,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    let accept: Vec<_> =
+        headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+    let format = metrics::Format::accepted(&accept.join(","));
+    let text = metrics::text(&server, format).map_err(|error| Failure::internal(&error))?;
+    let headers = [(CONTENT_TYPE, format.content_type()), (VARY, "accept")];
+    Ok((headers, text).into_response())
 }
 
 async fn explain_key(

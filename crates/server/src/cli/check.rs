@@ -6,12 +6,13 @@ use clap::Args;
 
 use super::{Failure, Outcome, block_on, count, print, say};
 use crate::config::{Diagnostics, Overrides, Settings};
-use crate::serve::connect;
+use crate::serve::{self, connect};
 
 /// Check a configuration file and name every mistake
 ///
 /// Each mistake is named with file, line and column, the offending text and
-/// what to do. Nothing is started and, without --connect, nothing is reached.
+/// what to do; so are environment variables and files that it names and that
+/// are not there. Nothing is started and, without --connect, nothing is reached.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
@@ -65,7 +66,10 @@ fn findings(options: &CheckOptions) -> Result<Diagnostics, Failure> {
         Err(diagnostics) => return Ok(diagnostics),
     };
     let mut findings = Diagnostics(settings.warnings.clone());
-    if options.connect {
+    let missing = serve::check_surroundings(&settings);
+    let is_complete = missing.is_empty();
+    findings.0.extend(missing);
+    if options.connect && is_complete {
         findings.0.extend(block_on(connect::check(&settings))?);
     }
     findings.sort();

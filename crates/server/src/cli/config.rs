@@ -85,6 +85,7 @@ fn effective(settings: &Settings) -> Result<Value, Failure> {
     let mut config = settings.config.clone();
     config.defaults = settings.policy(None).options().clone();
     for origin in config.origins.values_mut() {
+        origin.max_concurrent_loads = Some(origin.max_concurrent_loads());
         for url in [&mut origin.url, &mut origin.replica_url].into_iter().flatten() {
             *url = redact::url(url);
         }

@@ -84,7 +84,7 @@ async fn explain_offline(options: &ExplainOptions) -> Result<Explanation, Failur
             caches
         }
     };
-    let subjects: Vec<_> = caches.iter().map(Subject::planned).collect();
+    let subjects: Vec<_> = caches.iter().map(|cache| Subject::planned(cache, &settings)).collect();
     Ok(explain(&settings, &subjects, &options.key))
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{Failure, Outcome, command, say};
-use crate::{config, resp};
+use crate::{admin, config, resp};
 
 /// Write the generated references and the schema into the project
 #[derive(Args, Clone, Debug)]
@@ -38,6 +38,7 @@ pub fn files() -> Vec<(&'static str, String)> {
         ("docs/larder.schema.json", config::schema_text()),
         ("docs/reference/config.md", config::reference_text()),
         ("docs/reference/commands.md", resp::reference()),
+        ("docs/reference/metrics.md", admin::metrics_reference()),
         ("docs/reference/cli.md", command_line_text()),
         ("examples/larder.toml", config::EXAMPLE.to_owned()),
     ]

@@ -17,7 +17,17 @@ const ANSWER_BYTES_MAX: u64 = 16 << 20;
 /// What the administration at this address answers under a path. The address is
 /// `http://HOST:PORT`, or without the scheme.
 pub(super) fn get(admin: &str, path: &[&str]) -> Result<Value, Failure> {
-    let host = admin.strip_prefix("http://").unwrap_or(admin).trim_end_matches('/');
+    let host = match admin.split_once("://") {
+        Some(("http", host)) => host,
+        Some((scheme, host)) => {
+            return Err(Failure::Message(format!(
+                "{scheme} is not supported: the administration speaks plain HTTP, so ask it as \
+                 http://{host}, on its own machine or through a tunnel"
+            )));
+        }
+        None => admin,
+    };
+    let host = host.trim_end_matches('/');
     let refuse = |why: &dyn std::fmt::Display| {
         Failure::Message(format!(
             "the administration at {host} does not answer: {why}; check that the server runs and \

@@ -3,7 +3,9 @@
 
 mod cache_options;
 mod check;
+pub(crate) mod database_url;
 mod diagnostic;
+mod file_mark;
 mod options;
 mod origin_options;
 mod overrides;
@@ -21,6 +23,7 @@ mod units;
 pub use cache_options::{AgeRule, CacheOptions, ParameterType, PolicyOptions, TtlByAgeOptions};
 pub use check::{KeyShape, check, fuzz, is_protected};
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
+pub use file_mark::FileMark;
 pub use options::{
     Config, DangerousCommand, LogFormat, LogLevel, MemoryOptions, ServerOptions, UserOptions,
 };

@@ -49,10 +49,12 @@ pub struct OriginOptions {
     pub statement_timeout: DurationText,
     /// A connection that is not used for this long is closed.
     pub idle_timeout: DurationText,
-    /// How many loads run at once at most. Those beyond wait their turn, up to
-    /// their hard timeout.
+    /// How many loads run at once at most; a batch is one load. Those beyond wait
+    /// their turn, up to their hard timeout, where a load that waits for a
+    /// connection would count as a failure of the origin. Default: `pool_size`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
-    pub max_concurrent_loads: u32,
+    pub max_concurrent_loads: Option<u32>,
     /// How many loads start in a second at most. Default: no such limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
@@ -84,12 +86,20 @@ impl Default for OriginOptions {
             acquire_timeout: DurationText(Duration::from_secs(5)),
             statement_timeout: DurationText(Duration::from_secs(10)),
             idle_timeout: DurationText(Duration::from_secs(600)),
-            max_concurrent_loads: 256,
+            max_concurrent_loads: None,
             max_loads_per_second: None,
             breaker: BreakerOptions::default(),
             tls: None,
             ca_file: None,
         }
+    }
+}
+
+impl OriginOptions {
+    /// How many loads run at once at most.
+    #[must_use]
+    pub fn max_concurrent_loads(&self) -> u32 {
+        self.max_concurrent_loads.unwrap_or(self.pool_size)
     }
 }
 

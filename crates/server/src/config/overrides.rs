@@ -102,7 +102,9 @@ fn set<T>(option: &mut T, said: Option<T>) {
 /// named after the database.
 fn add_database(config: &mut Config, database: &str) {
     let (name, url) = match database.split_once('=') {
-        Some((name, url)) if Dialect::of_url(database).is_none() => (Some(name.to_owned()), url),
+        Some((name, url)) if Dialect::of_url(database).is_none() && is_name(name) => {
+            (Some(name.to_owned()), url)
+        }
         _ => (None, database),
     };
     let name = name.unwrap_or_else(|| match config.origins.first_key_value() {
@@ -114,18 +116,39 @@ fn add_database(config: &mut Config, database: &str) {
     origin.url_env = None;
 }
 
+/// What stands before the `=` of `NAME=URL`; other text may be part of a URL,
+/// and of its password.
+fn is_name(text: &str) -> bool {
+    text.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c))
+}
+
 /// Whether nothing but its URL was said of an origin: then it came from another
 /// `--database`, and is not to be replaced by this one.
 fn is_from_flag(origin: &OriginOptions) -> bool {
     *origin == OriginOptions { url: origin.url.clone(), ..OriginOptions::default() }
 }
 
+/// The file of SQLite, or what stands behind the host of another database.
+/// Nothing that may be part of a password.
+fn database_of(url: &str) -> &str {
+    let until_parameters = |text: &'_ str| text.find(['?', '#']).unwrap_or(text.len());
+    if Dialect::of_url(url) == Some(Dialect::Sqlite) {
+        return url[..until_parameters(url)].rsplit(['/', ':']).next().unwrap_or_default();
+    }
+    let Some((_, rest)) = url.split_once("://") else { return "" };
+    let rest = match rest.rsplit_once('@') {
+        // The `@` may stand in a parameter, and the parameter may be a password.
+        Some((before, _)) if before.contains('?') => return "",
+        Some((_, rest)) => rest,
+        None => rest,
+    };
+    let address = &rest[..until_parameters(rest)];
+    address.split_once('/').map_or("", |(_, path)| path.rsplit('/').next().unwrap_or_default())
+}
+
 /// The database's name, made fit for a label, and unused.
 fn new_name(config: &Config, url: &str) -> String {
-    let path = url.split(['?', '#']).next().unwrap_or_default();
-    // Where there is no path the last part holds host and perhaps password.
-    let has_path = path.split_once("://").is_none_or(|(_, rest)| rest.contains('/'));
-    let file = if has_path { path.rsplit(['/', ':']).next().unwrap_or_default() } else { "" };
+    let file = database_of(url);
     let stem = file.strip_suffix(".db").or_else(|| file.strip_suffix(".sqlite")).unwrap_or(file);
     let name: String =
         stem.chars().filter(|c| c.is_ascii_alphanumeric() || "_-".contains(*c)).take(32).collect();
@@ -159,6 +182,21 @@ mod tests {
         let mut config = Config::default();
         assert_eq!(names(&urls, &mut config), ["crm", "main", "myshop", "shop", "shop2"]);
         assert_eq!(config.origins["crm"].url.as_deref(), Some("mysql://db/customers"));
+    }
+
+    #[test]
+    fn no_part_of_a_password_becomes_a_name() {
+        for url in [
+            "postgres:u:hunter2@h",
+            "postgres://u:hunt/er2@h",
+            "postgres://u:hunt?er2@h/shop",
+            "postgres://h/shop?password=hunt@er/2",
+            "oracle://u:hunt=er2@h",
+            "oracle:u:hunt=er2@h",
+        ] {
+            assert_eq!(names(&[url], &mut Config::default()), ["main"], "{url}");
+        }
+        assert_eq!(names(&["mysql://u:p@h/shop"], &mut Config::default()), ["shop"]);
     }
 
     #[test]

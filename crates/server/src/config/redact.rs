@@ -8,7 +8,7 @@ pub const BLOT: &str = "***";
 #[must_use]
 pub fn url(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
-        return url.to_owned();
+        return opaque(url);
     };
     let mut shown = format!("{scheme}://");
     // The last `@` ends the credentials: a password may hold `@`, `/` and `?`
@@ -26,27 +26,82 @@ pub fn url(url: &str) -> String {
         }
         None => rest,
     };
-    match rest.split_once('?') {
+    shown + &without_parameters(rest)
+}
+
+/// A URL without `//`: a path of SQLite, or a slip that may hold a password
+/// anywhere before its last `@`.
+fn opaque(url: &str) -> String {
+    match (url.split_once(':'), url.rsplit_once('@')) {
+        (Some(("sqlite", _)), _) | (_, None) => without_parameters(url),
+        (Some((scheme, _)), Some((before, rest))) if scheme.len() < before.len() => {
+            format!("{scheme}:{BLOT}@{}", without_parameters(rest))
+        }
+        (_, Some((_, rest))) => format!("{BLOT}@{}", without_parameters(rest)),
+    }
+}
+
+/// The address, and its parameters with those blotted that may be secrets.
+fn without_parameters(address: &str) -> String {
+    match address.split_once('?') {
         Some((address, query)) => {
             let parameters: Vec<_> = query.split('&').map(parameter).collect();
-            shown.push_str(&format!("{address}?{}", parameters.join("&")));
+            format!("{address}?{}", parameters.join("&"))
         }
-        None => shown.push_str(rest),
+        None => address.to_owned(),
     }
-    shown
 }
 
 /// A line of a configuration without passwords: those in URLs, and the values
 /// of options whose names say that they are secrets.
 #[must_use]
 pub fn line(line: &str) -> String {
-    if let Some((name, _)) = line.split_once('=')
-        && is_secret_name(name.trim())
-    {
-        return format!("{}= {BLOT}", name);
+    let shown = without_urls(line);
+    match after_secret_name(&shown) {
+        Some(end) => format!("{}{BLOT}", &shown[..end]),
+        None => shown,
     }
+}
+
+/// Where the value begins of the first option whose name says that it is a
+/// secret, however it is separated from its name.
+fn after_secret_name(line: &str) -> Option<usize> {
+    let mut at = 0;
+    for word in line.split_inclusive(|c: char| !is_of_name(c)) {
+        let name = word.trim_end_matches(|c| !is_of_name(c));
+        let end = at + name.len();
+        let is_first = line[..at].trim().is_empty();
+        at += word.len();
+        if !is_secret_name(name) {
+            continue;
+        }
+        let rest = line[end..].trim_start_matches(['"', '\'']);
+        let value = rest.trim_start();
+        let value = match value.strip_prefix(['=', ':']) {
+            Some(value) => value,
+            // As other programs' files have it: a name, a space, a value.
+            None if is_first && value.len() < rest.len() => value,
+            None => continue,
+        };
+        let value = value.trim_start();
+        // A parameter of a URL is blotted already.
+        if !value.is_empty() && !value.starts_with(BLOT) {
+            return Some(line.len() - value.len());
+        }
+    }
+    None
+}
+
+fn is_of_name(c: char) -> bool {
+    c.is_alphanumeric() || "_-.".contains(c)
+}
+
+fn without_urls(line: &str) -> String {
     let Some(scheme) = line.find("://") else {
-        return line.to_owned();
+        return match opaque_url(line) {
+            Some(url) => line.replace(url, &self::url(url)),
+            None => line.to_owned(),
+        };
     };
     let start = line[..scheme].trim_end_matches(|c: char| c.is_ascii_alphanumeric()).len();
     let quote = line[..start].chars().next_back().filter(|c| matches!(c, '"' | '\''));
@@ -57,6 +112,16 @@ pub fn line(line: &str) -> String {
     format!("{}{}{}", &line[..start], url(&line[start..end]), &line[end..])
 }
 
+/// A database's URL without `//` that stands in quotes on a line.
+fn opaque_url(line: &str) -> Option<&str> {
+    line.split(['"', '\'']).find(|text| {
+        let scheme = text.split_once(':').map_or("", |(scheme, _)| scheme);
+        text.contains('@')
+            && !scheme.is_empty()
+            && scheme.chars().all(|c| c.is_ascii_alphanumeric())
+    })
+}
+
 fn parameter(parameter: &str) -> String {
     match parameter.split_once('=') {
         Some((name, _)) if is_secret_name(name) => format!("{name}={BLOT}"),
@@ -65,12 +130,14 @@ fn parameter(parameter: &str) -> String {
 }
 
 fn is_secret_name(name: &str) -> bool {
-    let name = name.trim_matches(['"', '\'']).to_ascii_lowercase();
+    let name = name.to_lowercase();
     // These name where a secret is kept, not the secret.
     if name.ends_with("_env") || name.ends_with("_file") {
         return false;
     }
-    ["password", "passwd", "pwd", "secret", "token"].iter().any(|word| name.contains(word))
+    let is_auth = name.split(['_', '-', '.']).any(|word| word.ends_with("auth"));
+    const WORDS: [&str; 6] = ["pass", "pwd", "secret", "token", "credential", "apikey"];
+    is_auth || WORDS.iter().any(|word| name.contains(word))
 }
 
 #[cfg(test)]
@@ -85,6 +152,11 @@ mod tests {
             ("mysql://ann:a/b?c@db/shop", "mysql://ann:***@db/shop"),
             ("sqlite:///tmp/shop.db", "sqlite:///tmp/shop.db"),
             ("no url", "no url"),
+            ("postgres:u:hunter2@h", "postgres:***@h"),
+            ("postgres:hunter2@h/shop?password=x", "postgres:***@h/shop?password=***"),
+            ("postgres:h/shop?password=x", "postgres:h/shop?password=***"),
+            ("ann@h:5432", "***@h:5432"),
+            ("sqlite:/tmp/a@b.db", "sqlite:/tmp/a@b.db"),
         ] {
             assert_eq!(url(from), to);
         }
@@ -95,6 +167,16 @@ mod tests {
         for (from, to) in [
             ("url = \"mysql://a:b@h/d\" # x", "url = \"mysql://a:***@h/d\" # x"),
             ("password = \"hunter2\"", "password = ***"),
+            ("pass = \"hunter2\"", "pass = ***"),
+            ("requirepass = hunter2 # x", "requirepass = ***"),
+            ("auth=\"hunter2\"", "auth=***"),
+            ("  \"x-auth\" = \"hunter2\"", "  \"x-auth\" = ***"),
+            ("requirepass hunter2", "requirepass ***"),
+            ("password: hunter2", "password: ***"),
+            ("users = { ann = { password = \"hunter2\" } }", "users = { ann = { password = ***"),
+            ("url = \"postgres:u:hunter2@h\"", "url = \"postgres:***@h\""),
+            ("author = \"Miles\"", "author = \"Miles\""),
+            ("password_file = \"/run/secret\"", "password_file = \"/run/secret\""),
             ("password_env = \"SHOP\"", "password_env = \"SHOP\""),
             ("ttl = \"5m\"", "ttl = \"5m\""),
             ("ü🕴://a:b@c", "ü🕴://a:***@c"),

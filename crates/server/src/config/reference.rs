@@ -46,8 +46,10 @@ default. An option that nobody knows is an error, never ignored.
 | off | `\"off\"` turns an option off, also one that `[defaults]` turned on |
 
 The file is read again on `SIGHUP` and when it changes. Policies (`[defaults]` and the same options
-of `[caches.NAME]`) apply at once; what else changed is named in the log and needs a restart. A file
-with a mistake is refused as a whole, and what held before still holds.
+of `[caches.NAME]`) apply at once to what is loaded from then on, and a cache is emptied when its
+`class` becomes one that is not kept or its `max_age` is lowered; what else changed is named in the
+log and needs a restart. A file with a mistake is refused as a whole, and what held before still
+holds.
 ";
 
 /// Heading, definition, and what stands between heading and table.

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::policy::{self, EffectivePolicy};
 use super::{
-    Config, Diagnostic, Diagnostics, Locations, Overrides, Source, TEXT_BYTES_MAX, check,
-    is_protected,
+    Config, Diagnostic, Diagnostics, FileMark, Locations, Overrides, Source, TEXT_BYTES_MAX, check,
+    database_url, is_protected,
 };
 
 /// What holds in the end, and enough to tell where each value comes from.
@@ -13,6 +13,8 @@ use super::{
 pub struct Settings {
     /// The file, if there is one.
     pub path: Option<PathBuf>,
+    /// The file as it was read, to tell whether it has changed since.
+    pub mark: Option<FileMark>,
     /// The options, flags applied.
     pub config: Config,
     /// What flags and environment variables said.
@@ -29,9 +31,9 @@ impl Settings {
     /// # Errors
     /// Everything wrong with the file, in its order.
     pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Self, Diagnostics> {
-        let source = match path {
+        let (source, mark) = match path {
             Some(path) => read(path)?,
-            None => Source::default(),
+            None => (Source::default(), None),
         };
         let mut parsed = check(&source);
         if parsed.diagnostics.has_errors() {
@@ -40,6 +42,7 @@ impl Settings {
         overrides.apply(&mut parsed.config);
         let settings = Self {
             path: path.map(Path::to_owned),
+            mark,
             config: parsed.config,
             overrides: overrides.clone(),
             warnings: parsed.diagnostics.0,
@@ -105,13 +108,12 @@ impl Settings {
             mistakes.push(Diagnostic::error(message).remedy("choose another --admin-bind"));
         }
         for (name, origin) in &self.config.origins {
-            let is_known = |url: &String| larder_sql::Dialect::of_url(url).is_some();
-            if !origin.url.as_ref().is_none_or(is_known) {
+            if !origin.url.as_deref().is_none_or(database_url::is_known) {
                 mistakes.push(
                     Diagnostic::error(format!(
                         "the database `{name}` has a URL of a kind that Larder does not know"
                     ))
-                    .remedy("it starts with sqlite:, postgres:// or mysql://"),
+                    .remedy(database_url::REMEDY),
                 );
             }
         }
@@ -125,7 +127,7 @@ impl Settings {
     }
 }
 
-fn read(path: &Path) -> Result<Source, Diagnostics> {
+fn read(path: &Path) -> Result<(Source, Option<FileMark>), Diagnostics> {
     use std::io::Read;
     let name = path.display().to_string();
     let refuse = |error: &std::io::Error| {
@@ -135,12 +137,14 @@ fn read(path: &Path) -> Result<Source, Diagnostics> {
         )])
     };
     let file = std::fs::File::open(path).map_err(|error| refuse(&error))?;
+    // Before it is read: what is written to it afterwards makes it another one.
+    let mark = file.metadata().ok().as_ref().and_then(FileMark::of);
     let mut bytes = Vec::new();
     // One byte more than allowed, so that the parser sees that it is too much.
     let limit = TEXT_BYTES_MAX as u64 + 1;
     file.take(limit).read_to_end(&mut bytes).map_err(|error| refuse(&error))?;
     match String::from_utf8(bytes) {
-        Ok(text) => Ok(Source { name, text }),
+        Ok(text) => Ok((Source { name, text }, mark)),
         Err(error) => {
             let at = error.utf8_error().valid_up_to();
             let source = Source {

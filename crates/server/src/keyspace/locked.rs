@@ -127,7 +127,10 @@ impl<'a> Locked<'a> {
         if let Expiry::At(time) = expiry
             && time <= self.now()
         {
-            self.remove(key);
+            if !self.remove(key) {
+                // It was there, for no time at all: who watches it is told.
+                self.at(key, |shard, at, _| shard.bump(at.hash));
+            }
             return;
         }
         self.at(key, |shard, at, position| {

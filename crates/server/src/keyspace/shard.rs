@@ -171,7 +171,8 @@ impl Shard {
         }
     }
 
-    fn bump(&mut self, hash: u64) {
+    /// Makes the version another one.
+    pub(super) fn bump(&mut self, hash: u64) {
         self.versions[stripe(hash)] += 1;
     }
 }

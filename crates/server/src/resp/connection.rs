@@ -398,6 +398,7 @@ impl Session {
     pub(crate) fn settle_reply(&mut self, start: usize, reply: &mut Reply) {
         match self.replies {
             Replies::On => {}
+            Replies::Off if std::mem::take(&mut self.has_settled_reply) => {}
             Replies::Off => reply.buffer_mut().truncate(start),
             Replies::SkipNext => self.replies = Replies::SkipThis,
             Replies::SkipThis => {

@@ -28,6 +28,8 @@ pub struct Session {
     pub(crate) transaction: Transaction,
     /// Which replies the client wants.
     pub(crate) replies: Replies,
+    /// Whether what the client does not want of this reply was left out already.
+    pub(crate) has_settled_reply: bool,
     /// Whether answers of caches are labelled with where they come from.
     pub(crate) is_labelling: bool,
     /// Whether the connection ends after this command.
@@ -67,6 +69,7 @@ impl Session {
             is_trusted: false,
             transaction: Transaction::default(),
             replies: Replies::On,
+            has_settled_reply: false,
             is_labelling: false,
             is_closing: false,
         };

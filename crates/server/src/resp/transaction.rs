@@ -10,7 +10,7 @@ use super::cached::{self, CachedHit};
 use super::command::{Handler, OnCache};
 use super::door::Shared;
 use super::routes::ServedCache;
-use super::session::Session;
+use super::session::{Replies, Session};
 use super::table::Entry;
 use crate::keyspace::Locked;
 
@@ -114,13 +114,15 @@ impl Transaction {
 /// `EXEC`: loads what the transaction reads from caches, takes the locks of all
 /// its keys and runs it.
 pub(crate) async fn execute(session: &mut Session, reply: &mut Reply) {
+    if !session.transaction.is_open() {
+        // What is watched stays watched.
+        reply.error("ERR EXEC without MULTI");
+        return;
+    }
     let transaction = std::mem::take(&mut session.transaction);
     session.client.set_queued(None);
     session.client.set_watched(0);
-    let Some(queue) = transaction.queue else {
-        reply.error("ERR EXEC without MULTI");
-        return;
-    };
+    let Some(queue) = transaction.queue else { return };
     if queue.is_spoiled {
         reply.error("EXECABORT Transaction discarded because of previous errors.");
         return;
@@ -179,12 +181,21 @@ fn run_at_once(
         reply.null_array();
         return;
     }
-    reply.array(calls.len());
+    // A call may turn replies off or on: each part of the reply is wanted or not
+    // at the moment at which it is written.
+    let was_off = session.replies == Replies::Off;
+    if !was_off {
+        reply.array(calls.len());
+    }
     for (call, arguments) in calls.iter().zip(&arguments) {
         let start = reply.as_bytes().len();
         run_one(session, &mut locked, call.entry, arguments, loaded, reply);
         session.count_call(call.entry, &reply.as_bytes()[start..]);
+        if session.replies == Replies::Off {
+            reply.buffer_mut().truncate(start);
+        }
     }
+    session.has_settled_reply = session.replies == Replies::Off;
 }
 
 fn run_one(

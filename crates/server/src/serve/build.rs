@@ -1,7 +1,5 @@
 //! Builds the planned caches.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use larder::{Cache, Memory};
 use larder_core::{Error, ErrorKind, Key, Result};
@@ -10,6 +8,7 @@ use super::connect::{Connected, query_mistake, with_source};
 use super::memory::Division;
 use super::plan::{Plan, PlannedCache, PlannedSource};
 use super::rows::RowRules;
+use super::ruled::RuledOrigin;
 use crate::config::{CacheOptions, Diagnostic, Settings};
 use crate::registry::{Registry, Served};
 use crate::resp::ServedCache;
@@ -91,19 +90,14 @@ async fn open_cache(
         PlannedSource::Query(query) => origin.database.query_origin((**query).clone()).await?,
     };
     let policy = settings.policy(planned.config_name.as_deref()).to_policy();
-    let mut builder = Cache::<Key, Bytes>::builder(&planned.name)
+    let builder = Cache::<Key, Bytes>::builder(&planned.name)
         .memory(Memory::bytes(memory_bytes))
-        .origin(loader)
         .origin_guard(origin.guard.clone())
         .policy(policy);
-    let rules = Arc::new(RowRules::new(planned.pattern.clone(), options));
-    if rules.has_tags() {
-        let rules = Arc::clone(&rules);
-        builder = builder.tag_rule(move |key, value| rules.tags(key, value));
-    }
-    if rules.has_ttl() {
-        builder = builder.ttl_rule(move |_, value| rules.ttl(value));
-    }
+    let mut builder = match RowRules::new(planned.pattern.clone(), options) {
+        Some(rules) => builder.origin(RuledOrigin::new(loader, rules, &planned.name)),
+        None => builder.origin(loader),
+    };
     if let Some(fallback) = &options.fallback {
         let answer = Bytes::from(fallback.to_string());
         builder = builder.fallback(move |_| Some(answer.clone()));

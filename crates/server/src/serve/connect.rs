@@ -155,7 +155,7 @@ fn breaker(options: &OriginOptions) -> Breaker {
 }
 
 fn load_budget(options: &OriginOptions) -> LoadBudget {
-    let budget = LoadBudget::concurrent(options.max_concurrent_loads as usize);
+    let budget = LoadBudget::concurrent(options.max_concurrent_loads() as usize);
     match options.max_loads_per_second {
         Some(loads) => budget.per_second(loads),
         None => budget,

@@ -1,14 +1,18 @@
 //! The server as a whole: put together, running, reloaded, drained.
 
 mod banner;
+mod breakers;
 mod build;
 pub mod connect;
+mod members;
 mod memory;
 mod plan;
 mod reload;
 mod rows;
+mod ruled;
 mod secrets;
 mod signals;
+mod surroundings;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,9 +26,10 @@ pub use connect::{Connected, OpenOrigin};
 pub use memory::Division;
 pub use plan::{Found, Plan, PlannedCache, PlannedSource, SkippedTable, plan};
 pub use reload::{Reloads, entry_of};
+pub use surroundings::check_surroundings;
 
 use crate::admin;
-use crate::config::{Diagnostic, Diagnostics, Settings};
+use crate::config::{Config, Diagnostic, Diagnostics, Settings};
 use crate::keyspace::{Keyspace, KeyspaceOptions};
 use crate::registry::Registry;
 use crate::resp::{Door, DoorOptions, Monitor};
@@ -32,8 +37,10 @@ use signals::{Signal, Signals};
 
 /// A running server, as its parts and the administration see it.
 pub struct Server {
-    /// What holds at present.
+    /// What the file says at present; of it, the policies hold.
     pub settings: ArcSwap<Settings>,
+    /// What held at the start, and holds still of all that is no policy.
+    pub started_with: Config,
     /// The caches.
     pub registry: Arc<Registry>,
     /// The keys of no cache.
@@ -74,7 +81,7 @@ impl Server {
                 for warning in &new.warnings {
                     tracing::warn!("{}", warning.one_line());
                 }
-                reload::apply(&old, &new, &self.registry);
+                reload::apply(&self.started_with, &old, &new, &self.registry);
                 self.settings.store(Arc::new(new));
                 self.reloads.note_success();
             }
@@ -113,6 +120,10 @@ pub async fn serve(
 }
 
 async fn start(settings: Settings) -> Result<(Door, Arc<Server>, admin::Listener), Diagnostics> {
+    let missing = check_surroundings(&settings);
+    if !missing.is_empty() {
+        return Err(Diagnostics(missing));
+    }
     let door_options = door_options(&settings).map_err(|error| from_error(&error))?;
     let access = admin::Access::new(door_options.password.as_deref(), &door_options.users);
     let connected = connect::connect(&settings).await.map_err(Diagnostics)?;
@@ -137,6 +148,7 @@ async fn start(settings: Settings) -> Result<(Door, Arc<Server>, admin::Listener
     let door = Door::open(&door_options, Arc::clone(&keyspace), routes)
         .map_err(|error| from_error(&error))?;
     let server = Arc::new(Server {
+        started_with: settings.config.clone(),
         settings: ArcSwap::from_pointee(settings),
         registry,
         keyspace,
@@ -158,18 +170,19 @@ async fn start(settings: Settings) -> Result<(Door, Arc<Server>, admin::Listener
 /// Waits for the signal to stop; reads the configuration again when told to and
 /// when the file changes; keeps the plain keys tidy.
 async fn run(server: &Arc<Server>, signals: &mut Signals) {
-    let path = server.settings.load().path.clone();
-    let mut watch = reload::Watch::new(path).await;
+    let settings = server.settings.load_full();
+    let mut watch = reload::Watch::new(settings.path.clone(), settings.mark);
     let mut look = tokio::time::interval(reload::LOOK_EVERY);
     let keyspace = Arc::clone(&server.keyspace);
     let upkeep = tokio::spawn(async move { keyspace.maintain_forever().await });
+    let breakers = tokio::spawn(breakers::watch(server.connected.origins.clone()));
     loop {
         tokio::select! {
             signal = signals.next() => match signal {
                 Signal::Stop => break,
                 Signal::Reload => {
-                    server.reload();
                     watch.forget_change().await;
+                    server.reload();
                 }
             },
             _ = look.tick() => {
@@ -180,6 +193,7 @@ async fn run(server: &Arc<Server>, signals: &mut Signals) {
         }
     }
     upkeep.abort();
+    breakers.abort();
 }
 
 /// Answers what has arrived, lets loads end, closes the databases.

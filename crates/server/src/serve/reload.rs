@@ -2,15 +2,16 @@
 //! file changes. Policies apply at once; the rest needs a restart.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::plan::{PlannedSource, entry_of_table};
-use crate::config::{Config, Diagnostics, PolicyOptions, Settings};
+use crate::config::policy::EffectivePolicy;
+use crate::config::{Config, Diagnostics, FileMark, PolicyOptions, Settings};
 use crate::registry::{Registry, Served};
 
 /// How often the file is looked at.
@@ -60,28 +61,47 @@ impl Reloads {
 }
 
 /// Gives every cache the policy that the new settings give it, and logs what of
-/// them needs a restart.
-pub(super) fn apply(old: &Settings, new: &Settings, registry: &Registry) {
+/// them needs a restart: where they differ from those of the start, which run.
+pub(super) fn apply(started: &Config, old: &Settings, new: &Settings, registry: &Registry) {
     let mut changed = Vec::new();
     for served in registry.served() {
-        let policy = new.policy(entry_of(new, served)).to_policy();
+        let effective = new.policy(entry_of(new, served));
+        let policy = effective.to_policy();
         if policy == *served.cache.policy() {
             continue;
         }
-        match served.cache.set_policy(policy) {
-            Ok(()) => changed.push(served.name()),
-            Err(error) => tracing::error!("the policy of `{}` stays: {error}", served.name()),
+        if let Err(error) = served.cache.set_policy(policy) {
+            tracing::error!("the policy of `{}` stays: {error}", served.name());
+            continue;
+        }
+        changed.push(served.name());
+        // After the policy: what is loaded from here on is kept under the new one.
+        if let Some(reason) = forbids_what_is_kept(&old.policy(entry_of(old, served)), &effective) {
+            served.cache.clear();
+            tracing::info!("the cache `{}` was emptied: {reason}", served.name());
         }
     }
-    let restart = needs_restart(&old.config, &new.config);
+    let restart = needs_restart(started, &new.config);
     tracing::info!(
         changed = changed.len(),
         "the configuration was read again; new policies: {}",
         if changed.is_empty() { "none".to_owned() } else { changed.join(", ") }
     );
     if !restart.is_empty() {
-        tracing::warn!("these changes need a restart: {}", restart.join(", "));
+        tracing::warn!("this needs a restart to hold: {}", restart.join(", "));
     }
+}
+
+/// Why entries that were made under the old policy are not to be served under
+/// the new one, if they are not. Entries keep the limits they were made with.
+fn forbids_what_is_kept(old: &EffectivePolicy, new: &EffectivePolicy) -> Option<String> {
+    if old.class().may_be_cached() && !new.class().may_be_cached() {
+        return Some(format!("data of the class {} is not kept", new.class()));
+    }
+    let bound = |policy: &EffectivePolicy| policy.options().max_age.and_then(|bound| bound.0);
+    let new = bound(new)?;
+    let is_lower = bound(old).is_none_or(|old| new < old);
+    is_lower.then(|| format!("max_age is now {new:?}"))
 }
 
 /// The entry of the configuration that holds for a cache. A table may have got
@@ -94,9 +114,9 @@ pub fn entry_of<'s>(settings: &'s Settings, served: &'s Served) -> Option<&'s st
     }
 }
 
-/// The options, other than policies, whose values differ.
-fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
-    let (old, new) = (values(old), values(new));
+/// The options, other than policies, whose values differ from those that run.
+fn needs_restart(running: &Config, new: &Config) -> Vec<String> {
+    let (old, new) = (values(running), values(new));
     let names = old.keys().chain(new.keys());
     let mut differing: Vec<_> =
         names.filter(|name| old.get(*name) != new.get(*name)).cloned().collect();
@@ -156,14 +176,12 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Watches a file, as it is now.
-    pub(super) async fn new(path: Option<PathBuf>) -> Self {
-        let mut watch = Self { path, applied: None, seen: None };
-        watch.forget_change().await;
-        watch
+    /// Watches a file that was like this when it was read.
+    pub(super) fn new(path: Option<PathBuf>, mark: Option<FileMark>) -> Self {
+        Self { path, applied: mark, seen: mark }
     }
 
-    /// What is there now has been read.
+    /// What is there now is about to be read.
     pub(super) async fn forget_change(&mut self) {
         self.applied = self.look().await;
         self.seen = self.applied;
@@ -183,39 +201,15 @@ impl Watch {
     }
 
     async fn look(&self) -> Option<FileMark> {
-        match &self.path {
-            Some(path) => FileMark::of(path).await,
-            None => None,
-        }
-    }
-}
-
-/// What tells that a file is another one than before: an editor may write it in
-/// place or put a new one under its name.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct FileMark {
-    modified: Option<SystemTime>,
-    length: u64,
-    inode: u64,
-}
-
-impl FileMark {
-    /// The mark of a file; `None` if there is none.
-    async fn of(path: &Path) -> Option<Self> {
-        use std::os::unix::fs::MetadataExt;
-        let metadata = tokio::fs::metadata(path).await.ok()?;
-        Some(Self {
-            modified: metadata.modified().ok(),
-            length: metadata.len(),
-            inode: metadata.ino(),
-        })
+        let metadata = tokio::fs::metadata(self.path.as_ref()?).await.ok()?;
+        FileMark::of(&metadata)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Source as Text, parse};
+    use crate::config::{Overrides, Source as Text, parse};
 
     fn config(text: &str) -> Config {
         parse(&Text { name: "x".into(), text: text.into() }).config
@@ -234,13 +228,38 @@ mod tests {
         assert!(needs_restart(&old, &old).is_empty());
     }
 
+    fn watch(path: &std::path::Path) -> Watch {
+        let settings =
+            Settings::load(Some(path), &Overrides::default()).expect("it has no mistake");
+        Watch::new(settings.path, settings.mark)
+    }
+
+    #[tokio::test]
+    async fn a_change_between_reading_and_watching_is_noticed() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("a");
+        std::fs::write(&path, "").expect("it can be written");
+        let mut watch = watch(&path);
+        std::fs::write(&path, "[defaults]\n").expect("it can be written");
+        assert!(!watch.is_changed().await, "it may still be being written");
+        assert!(watch.is_changed().await);
+        assert!(!watch.is_changed().await);
+    }
+
+    #[tokio::test]
+    async fn a_pipe_is_read_once() {
+        let mut watch = watch(std::path::Path::new("/dev/null"));
+        for _ in 0..3 {
+            assert!(!watch.is_changed().await);
+        }
+    }
+
     #[tokio::test]
     async fn a_file_put_in_the_place_of_another_is_noticed() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let (path, other) = (directory.path().join("a"), directory.path().join("b"));
-        assert_eq!(FileMark::of(&path).await, None);
-        std::fs::write(&path, "1").expect("it can be written");
-        let mut watch = Watch::new(Some(path.clone())).await;
+        std::fs::write(&path, "").expect("it can be written");
+        let mut watch = watch(&path);
         assert!(!watch.is_changed().await);
         std::fs::write(&other, "2").expect("it can be written");
         std::fs::rename(&other, &path).expect("it can be renamed");

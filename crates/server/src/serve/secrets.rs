@@ -68,7 +68,7 @@ fn read(variable: Option<&str>, file: Option<&str>) -> Result<Option<String>> {
     }
 }
 
-fn variable_value(name: &str) -> Result<String> {
+pub(super) fn variable_value(name: &str) -> Result<String> {
     let value = std::env::var(name).ok().filter(|value| !value.is_empty());
     value.ok_or_else(|| {
         Error::new(ErrorKind::Config, "an environment variable is not set")
@@ -77,7 +77,7 @@ fn variable_value(name: &str) -> Result<String> {
     })
 }
 
-fn file_value(path: &str) -> Result<String> {
+pub(super) fn file_value(path: &str) -> Result<String> {
     use std::io::Read;
     let refuse = |why: &dyn std::fmt::Display| {
         Error::new(ErrorKind::Config, "a password file cannot be used")
@@ -87,7 +87,11 @@ fn file_value(path: &str) -> Result<String> {
     };
     let file = std::fs::File::open(path).map_err(|error| refuse(&error))?;
     let mut text = String::new();
-    file.take(PASSWORD_BYTES_MAX).read_to_string(&mut text).map_err(|error| refuse(&error))?;
+    // One byte more than allowed, so that a longer file is refused and not cut.
+    file.take(PASSWORD_BYTES_MAX + 1).read_to_string(&mut text).map_err(|error| refuse(&error))?;
+    if text.len() as u64 > PASSWORD_BYTES_MAX {
+        return Err(refuse(&format_args!("it is longer than {PASSWORD_BYTES_MAX} bytes")));
+    }
     let password = text.strip_suffix('\n').unwrap_or(&text);
     let password = password.strip_suffix('\r').unwrap_or(password);
     if password.is_empty() || password.contains('\n') {
@@ -105,9 +109,15 @@ mod tests {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("password");
         let path = path.to_str().expect("the path is text");
-        for (text, password) in
-            [("secret\n", Some("secret")), ("secret", Some("secret")), ("", None), ("a\nb\n", None)]
-        {
+        let (most, more) = ("x".repeat(4096), "x".repeat(4097));
+        for (text, password) in [
+            ("secret\n", Some("secret")),
+            ("secret", Some("secret")),
+            ("", None),
+            ("a\nb\n", None),
+            (&most, Some(most.as_str())),
+            (&more, None),
+        ] {
             std::fs::write(path, text).expect("it can be written");
             assert_eq!(file_value(path).ok().as_deref(), password, "{text:?}");
         }

@@ -45,6 +45,32 @@ async fn a_key_can_be_looked_at_expired_and_removed() {
 }
 
 #[tokio::test]
+async fn a_miss_is_a_miss_wherever_it_is_told() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let server = demo(directory.path());
+    let mut redis = server.redis().await;
+    for id in [1, 2, 3, 3] {
+        let key = format!("product:{id}");
+        let _: String = redis::cmd("GET").arg(key).query_async(&mut redis).await.expect("a row");
+    }
+    let (_, page) = server.page("/caches/product").await;
+    let numbers = &page["statistics"];
+    assert_eq!((&numbers["misses"], &numbers["hits"]), (&3.into(), &1.into()), "{numbers}");
+    let told: std::collections::HashMap<String, redis::Value> = redis::cmd("LARDER.STATS")
+        .arg("product")
+        .query_async(&mut redis)
+        .await
+        .expect("it is answered");
+    assert_eq!(told["misses"], redis::Value::Int(3));
+    let mut counted = 0.0;
+    for by in ["load", "joined_load", "fallback", "error", "nothing"] {
+        let sample = format!("larder_cache_misses_total{{cache=\"product\",answered_by=\"{by}\"}}");
+        counted += server.metric(&sample).await.expect("it is counted");
+    }
+    assert_eq!(counted, 3.0);
+}
+
+#[tokio::test]
 async fn a_key_that_is_absent_is_cached_as_such() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let server = demo(directory.path());
@@ -65,6 +91,9 @@ async fn what_is_not_there_is_an_error_as_json() {
         (Method::GET, "/caches/nothing", 404, "no cache `nothing`"),
         (Method::GET, "/caches/product/keys/customer:1", 404, "is no key of the cache `product`"),
         (Method::POST, "/caches", 405, "does not take that method"),
+        (Method::GET, "/caches/%ff", 400, "Invalid UTF-8"),
+        (Method::GET, "/explain/%ff", 400, "Invalid UTF-8"),
+        (Method::GET, "/caches/product/keys/product:1?value=foo", 400, "value"),
     ] {
         let response = server.request(method, path).await;
         assert_eq!(response.status(), status, "{path}");
@@ -96,12 +125,61 @@ async fn the_pages_name_caches_tables_and_keys() {
 async fn metrics_are_what_prometheus_reads() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let server = demo(directory.path());
-    let response = server.request(Method::GET, "/metrics").await;
-    let kind = response.headers()["content-type"].to_str().expect("it is text").to_owned();
+    let mut redis = server.redis().await;
+    // So that every metric has a sample: the time of hits is measured of one in 1024.
+    for _ in 0..1100 {
+        let _: String =
+            redis::cmd("GET").arg("product:42").query_async(&mut redis).await.expect("a row");
+    }
+    let page = async |accept: &str| {
+        let request = reqwest::Client::new().get(format!("http://{}/metrics", server.admin));
+        let response = request.header("accept", accept).send().await.expect("it answers");
+        let kind = response.headers()["content-type"].to_str().expect("it is text").to_owned();
+        (kind, response.text().await.expect("it is text"))
+    };
+    let (kind, text) = page("application/openmetrics-text;q=0.5,text/plain;q=0.3").await;
     assert!(kind.starts_with("application/openmetrics-text"), "{kind}");
-    let text = response.text().await.expect("it is text");
     assert!(text.ends_with("# EOF\n"));
-    // Every sample belongs to a family with a type and a help text, and says whose it is.
+    check_families(&text, |family, sample| sample.starts_with(family));
+
+    let (kind, text) = page("*/*").await;
+    assert!(kind.starts_with("text/plain; version=0.0.4"), "{kind}");
+    assert!(!text.contains("# EOF") && text.contains("# TYPE larder_commands_total counter\n"));
+    let families = check_families(&text, |family, sample| {
+        let rest = sample.strip_prefix(family);
+        matches!(rest, Some("" | "_bucket" | "_sum" | "_count"))
+    });
+
+    // The reference names all of them, with their labels, and no others.
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let reference = std::fs::read_to_string(root.join("docs/reference/metrics.md"));
+    let reference = reference.expect("it is there");
+    let rows: Vec<Vec<_>> = reference
+        .lines()
+        .filter_map(|line| Some(line.strip_prefix("| `")?.split(" | ").collect()))
+        .collect();
+    let named: Vec<_> = rows.iter().map(|row| row[0].trim_end_matches('`')).collect();
+    assert_eq!(named.len(), families.len(), "{families:?}");
+    for (row, name) in rows.iter().zip(named) {
+        assert!(text.contains(&format!("# TYPE {name} {}\n", row[1])), "{row:?}");
+        let line = text.lines().find(|line| {
+            let bucket = format!("{name}_bucket{{");
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
+                || line.starts_with(&bucket)
+        });
+        let labels = line.and_then(|line| line.split(['{', '}']).nth(1)).unwrap_or_default();
+        let labels: Vec<_> = labels
+            .split(',')
+            .filter_map(|label| Some(format!("`{}`", label.split_once('=')?.0)))
+            .filter(|label| label != "`le`")
+            .collect();
+        assert_eq!(labels.join(", "), row[2], "{line:?}");
+    }
+}
+
+/// Every sample belongs to a family with a type and a help text. Returns the
+/// families.
+fn check_families(text: &str, belongs: impl Fn(&str, &str) -> bool) -> Vec<&str> {
     let mut families = Vec::new();
     for line in text.lines() {
         if let Some(name) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split(' ').next()) {
@@ -110,13 +188,14 @@ async fn metrics_are_what_prometheus_reads() {
         } else if !line.starts_with('#') {
             let name = line.split(['{', ' ']).next().expect("a name");
             assert!(name.starts_with("larder_"), "{line}");
-            assert!(families.iter().any(|family| name.starts_with(family)), "{line}");
+            assert!(families.iter().any(|family| belongs(family, name)), "{line}");
             let number = line.rsplit(' ').next().expect("a number");
             assert!(number.parse::<f64>().is_ok(), "{line}");
         }
     }
     let unique: std::collections::BTreeSet<_> = families.iter().collect();
     assert_eq!(unique.len(), families.len(), "a family stands twice");
+    families
 }
 
 #[tokio::test]

@@ -55,6 +55,32 @@ fn check_names_file_line_and_remedy() {
 }
 
 #[test]
+fn what_the_file_names_must_be_there() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("larder.toml");
+    let path = path.to_str().expect("the path is text");
+    let text = "[server]\npassword_env = \"TEST_PASSWORD\"\n[server.users.ann]\n\
+                password_file = \"/no/such/password\"\n[origins.shop]\nurl_env = \"TEST_URL\"\n\
+                replica_url_env = \"TEST_REPLICA\"\nca_file = \"/dev/null\"\n";
+    std::fs::write(path, text).expect("written");
+    let arguments: [&[&str]; 2] = [&["check", path], &["serve", "--port", "0", "--config", path]];
+    for arguments in arguments {
+        let output = larder()
+            .args(arguments)
+            .env("TEST_REPLICA", "hunter2")
+            .output()
+            .expect("the program runs");
+        let errors = String::from_utf8(output.stderr).expect("it speaks UTF-8");
+        assert_eq!(output.status.code(), Some(1), "{errors}");
+        let shown = errors.replace(path, "larder.toml");
+        insta::assert_snapshot!(format!("what_the_file_names_{}", arguments[0]), shown);
+    }
+    let (_, errors, _) = run(&["check", "--connect", path]);
+    let told = errors.matches("not set (variable: TEST_URL)").count();
+    assert_eq!(told, 1, "{errors}");
+}
+
+#[test]
 fn a_file_that_is_not_there_is_named() {
     let (_, errors, status) = run(&["check", "/no/such/file.toml"]);
     assert_eq!(status, 1);
@@ -84,6 +110,15 @@ fn the_configuration_is_printed_without_secrets() {
 }
 
 #[test]
+fn a_url_that_is_none_shows_no_password_either() {
+    for url in ["postgres:u:hunter2@h", "oracle:u:hunter2=x@h"] {
+        let (printed, errors, status) = run(&["config", "print", "--database", url]);
+        assert_eq!(status, 1, "{printed}");
+        assert!(errors.contains("postgres://") && !errors.contains("hunter"), "{errors}");
+    }
+}
+
+#[test]
 fn explain_says_where_each_value_comes_from() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path().join("larder.toml");
@@ -107,6 +142,14 @@ fn a_plain_key_is_explained_too() {
     let (output, _, status) = run(&["explain", "anything"]);
     assert_eq!(status, 0);
     assert!(output.contains("no database is served"), "{output}");
+}
+
+#[test]
+fn only_plain_http_is_spoken_to_a_server() {
+    let (_, errors, status) = run(&["explain", "a", "--admin", "https://127.0.0.1:6381/"]);
+    assert_eq!(status, 1);
+    assert!(errors.contains("https is not supported"), "{errors}");
+    assert!(errors.contains("http://127.0.0.1:6381"), "{errors}");
 }
 
 #[test]

@@ -151,6 +151,25 @@ fn secrets_are_not_shown() {
     let shown = check(text);
     assert!(!shown.contains("hunter2"), "{shown}");
     assert_eq!(shown.matches("error:").count(), 3, "{shown}");
+    for line in [
+        "pass = \"hunter2\"",
+        "requirepass = \"hunter2\"",
+        "auth=\"hunter2\"",
+        "requirepass hunter2",
+        "users = { ann = { pass = \"hunter2\" } }",
+    ] {
+        let shown = check(&format!("[server]\n{line}\n"));
+        assert!(shown.contains("error:") && !shown.contains("hunter2"), "{shown}");
+    }
+    let shown = check("[origins.a]\nurl = \"postgres:u:hunter2@h\"\n");
+    assert!(shown.contains("it starts with") && !shown.contains("hunter2"), "{shown}");
+}
+
+#[test]
+fn more_loads_than_connections_are_warned_of() {
+    let origin = "[origins.a]\nurl = \"sqlite:a.db\"\npool_size = 4\n";
+    assert_eq!(check(&format!("{origin}max_concurrent_loads = 4\n")), "");
+    insta::assert_snapshot!(check(&format!("{origin}max_concurrent_loads = 5\n")));
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod cli;
 mod config;
 mod demo;
 mod postgres;
+mod reload;
 mod resp;
 mod running;
 mod serve;

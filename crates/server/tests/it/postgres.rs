@@ -92,6 +92,10 @@ async fn answers_survive_the_database_and_it_is_spared_until_it_is_back() {
     assert!(reason.contains("the database `shop` does not answer"), "{reason}");
     assert_eq!(server.page("/healthz").await.0, 200, "the process itself is well");
 
+    let log = log_with(&server, "the breaker of the origin `shop` opened").await;
+    assert!(log.contains("WARN") && !log.contains(larder_testkit::postgres::PASSWORD), "{log}");
+    assert!(!log.contains("breaker of the origin `shop` closed"), "{log}");
+
     postgres.start();
     let closed = "larder_origin_breaker_state{origin=\"shop\",state=\"closed\"}";
     while server.metric(closed).await != Some(1.0) {
@@ -101,6 +105,20 @@ async fn answers_survive_the_database_and_it_is_spared_until_it_is_back() {
     }
     assert!(get(&mut redis, "product:6").await.expect("it is answered").is_some());
     until_status(&server, 200).await;
+    log_with(&server, "the breaker of the origin `shop` closed").await;
+}
+
+/// The log once it has this text.
+async fn log_with(server: &Running, text: &str) -> String {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let log = server.log();
+        if log.contains(text) {
+            return log;
+        }
+        assert!(Instant::now() < deadline, "{text:?} is not in the log:\n{log}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// Asks whether the server is ready until it answers with this status: what was
@@ -133,4 +151,51 @@ async fn a_server_without_its_database_does_not_start_and_tells_no_secret() {
     let said = String::from_utf8(output.stderr).expect("it is text");
     assert_eq!(output.status.code(), Some(1));
     assert!(said.contains("127.0.0.1") && !said.contains("s3cret"), "{said}");
+}
+
+const DOCUMENTS: &str = r#"
+[origins.shop]
+url_env = "SHOP_URL"
+
+[caches.doc]
+table = "doc"
+tags = ["owner:{owner}"]
+
+[caches.docs]
+key = "owner:{owner}:docs"
+query = "SELECT id, owner AS by, body FROM doc WHERE owner = :owner ORDER BY id"
+list = true
+tags = ["by:{by}"]
+"#;
+
+/// JSON holds numbers beyond every float and nests deeper than readers like.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_odd_document_beside_a_column_loses_no_tag() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let postgres = Postgres::launch();
+    postgres.execute("CREATE TABLE doc (id bigint PRIMARY KEY, body jsonb, owner bigint)");
+    postgres.execute(
+        "INSERT INTO doc VALUES (1, '{\"x\": 1e400}', 7), (2, '{}', 7), \
+         (3, (repeat('[', 300) || repeat(']', 300))::jsonb, 8)",
+    );
+    let path = directory.path().join("larder.toml");
+    std::fs::write(&path, DOCUMENTS).expect("it can be written");
+    let path = path.to_str().expect("the path is text");
+    let server = Running::start_with(directory.path(), &["--config", path], |command| {
+        command.env("SHOP_URL", postgres.url("postgres"));
+    });
+    let mut redis = server.redis().await;
+    let keys = ["doc:1", "doc:3", "owner:7:docs", "owner:8:docs"];
+    for key in keys {
+        get(&mut redis, key).await.expect("it is answered").expect("it is there");
+    }
+    postgres.execute("UPDATE doc SET body = '\"new\"'");
+    for tag in ["owner:7", "owner:8", "by:7", "by:8"] {
+        let removed = redis::cmd("LARDER.REMOVE").arg("TAG").arg(tag).query_async(&mut redis).await;
+        let _: i64 = removed.expect("it is answered");
+    }
+    for key in keys {
+        let row = get(&mut redis, key).await.expect("it is answered").expect("it is there");
+        assert!(row.contains("new"), "{key} is not removed by its tag: {row}");
+    }
 }

@@ -49,7 +49,7 @@ tags = ["artist:{artist_id}"]
 "#;
 
 /// Writes the configuration, changed as asked, and returns its path.
-async fn config(directory: &Path, change: impl FnOnce(String) -> String) -> String {
+pub(crate) async fn config(directory: &Path, change: impl FnOnce(String) -> String) -> String {
     let database = database(directory).await;
     let text = change(CONFIG.replace("DATABASE", &database.display().to_string()));
     let path = directory.join("larder.toml");
@@ -57,7 +57,10 @@ async fn config(directory: &Path, change: impl FnOnce(String) -> String) -> Stri
     path.to_str().expect("the path is text").to_owned()
 }
 
-async fn get(redis: &mut redis::aio::MultiplexedConnection, key: &str) -> Option<String> {
+pub(crate) async fn get(
+    redis: &mut redis::aio::MultiplexedConnection,
+    key: &str,
+) -> Option<String> {
     redis::cmd("GET").arg(key).query_async(redis).await.expect("it is answered")
 }
 
@@ -129,7 +132,11 @@ async fn a_policy_is_reloaded_and_a_bad_file_is_refused() {
     std::fs::write(&path, changed).expect("it is written");
     server.wait_for_metric("larder_config_reloads_total", reloads + 1.0).await;
     assert_eq!(ttl(&server).await, "2m");
-    assert!(server.log().contains("need a restart: server.max_clients"), "{}", server.log());
+    assert!(
+        server.log().contains("needs a restart to hold: server.max_clients"),
+        "{}",
+        server.log()
+    );
     assert_eq!(
         server.page("/caches").await.1["configuration"]["last_error"],
         serde_json::Value::Null
@@ -168,6 +175,11 @@ async fn a_signal_drains_and_ends_with_success() {
 
 /// A configuration with a query that takes its time: it counts up to a number.
 async fn slow_config(directory: &Path, count: u64) -> String {
+    slow_config_with(directory, count, "").await
+}
+
+/// The same, with more options of the origin.
+async fn slow_config_with(directory: &Path, count: u64, origin: &str) -> String {
     let slow = r#"
 [caches.slow]
 key = "slow:{id}"
@@ -181,7 +193,8 @@ hard_timeout = "55s"
 "#;
     let slow = slow.replace("COUNT", &count.to_string());
     let change = |text: String| {
-        text.replace("exclude_tables", "statement_timeout = \"60s\"\nexclude_tables") + &slow
+        let origin = format!("statement_timeout = \"60s\"\n{origin}exclude_tables");
+        text.replace("exclude_tables", &origin) + &slow
     };
     config(directory, change).await
 }
@@ -203,6 +216,22 @@ async fn what_runs_is_finished_and_meanwhile_the_server_is_not_ready() {
     assert_eq!(row, r#"{"id":1,"counted":3000000}"#);
     assert!(server.wait().success(), "{}", server.log());
     assert!(tokio::net::TcpStream::connect(server.redis).await.is_err());
+}
+
+#[tokio::test]
+async fn a_burst_waits_its_turn_and_the_breaker_stays_closed() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let origin = "pool_size = 1\nacquire_timeout = \"20ms\"\nbreaker = { failures = 1 }\n";
+    let path = slow_config_with(directory.path(), 300_000, origin).await;
+    let server = Running::start(directory.path(), &["--config", &path]);
+    let mut clients = tokio::task::JoinSet::new();
+    for id in 0..6 {
+        let mut redis = server.redis().await;
+        clients.spawn(async move { get(&mut redis, &format!("slow:{id}")).await });
+    }
+    for row in clients.join_all().await {
+        assert!(row.expect("it is answered").contains("\"counted\":300000"));
+    }
 }
 
 #[tokio::test]

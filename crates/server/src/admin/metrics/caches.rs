@@ -3,8 +3,8 @@
 use larder::{BreakerState, Latency, RemovalCause, Statistics};
 use larder_core::Clock;
 
-use super::encode::{Family, Kind, Labels, Sample};
-use super::{counter, family, gauge, seconds};
+use super::encode::{Family, Labels, Sample};
+use super::{counter, family, gauge, seconds, table};
 use crate::admin::health::breaker_name;
 use crate::serve::Server;
 
@@ -64,19 +64,13 @@ fn split<T, const N: usize>(
 
 fn reads(looks: &[Look]) -> Vec<Family> {
     vec![
+        counter(table::CACHE_REQUESTS, each(looks, |it| it.statistics.requests())),
         counter(
-            "larder_cache_requests",
-            "Reads, however they ended",
-            each(looks, |it| it.statistics.requests()),
-        ),
-        counter(
-            "larder_cache_hits",
-            "Reads answered from memory",
+            table::CACHE_HITS,
             split(looks, "freshness", |it| [("fresh", it.hits), ("stale", it.stale())]),
         ),
         counter(
-            "larder_cache_misses",
-            "Reads that memory could not answer, by what answered them",
+            table::CACHE_MISSES,
             split(looks, "answered_by", |it| {
                 [
                     ("load", it.load_answers),
@@ -88,8 +82,7 @@ fn reads(looks: &[Look]) -> Vec<Family> {
             }),
         ),
         counter(
-            "larder_cache_stale_served",
-            "Reads answered stale, by reason",
+            table::CACHE_STALE_SERVED,
             split(looks, "reason", |it| {
                 [
                     ("revalidating", it.stale_revalidating),
@@ -99,8 +92,7 @@ fn reads(looks: &[Look]) -> Vec<Family> {
             }),
         ),
         gauge(
-            "larder_cache_stale_age_max_seconds",
-            "The oldest answer served stale since the start",
+            table::CACHE_STALE_AGE_MAX_SECONDS,
             each(looks, |it| seconds(it.statistics.stale_age_max)),
         ),
     ]
@@ -108,14 +100,9 @@ fn reads(looks: &[Look]) -> Vec<Family> {
 
 fn loads(looks: &[Look]) -> Vec<Family> {
     vec![
+        counter(table::CACHE_LOADS, each(looks, |it| it.statistics.loads)),
         counter(
-            "larder_cache_loads",
-            "Loads from the origin that finished, each key of a batch counted",
-            each(looks, |it| it.statistics.loads),
-        ),
-        counter(
-            "larder_cache_load_errors",
-            "Loads that failed, by cause",
+            table::CACHE_LOAD_ERRORS,
             split(looks, "cause", |it| {
                 [
                     ("failed", it.load_failures),
@@ -125,30 +112,20 @@ fn loads(looks: &[Look]) -> Vec<Family> {
                 ]
             }),
         ),
-        gauge(
-            "larder_cache_loads_in_flight",
-            "Loads that run now",
-            each(looks, |it| it.statistics.loads_in_flight as f64),
-        ),
+        gauge(table::CACHE_LOADS_IN_FLIGHT, each(looks, |it| it.statistics.loads_in_flight as f64)),
         counter(
-            "larder_cache_refreshes",
-            "Refreshes in the background, by what became of them",
+            table::CACHE_REFRESHES,
             split(looks, "outcome", |it| {
                 [("begun", it.refreshes), ("skipped", it.refreshes_skipped)]
             }),
         ),
-        counter(
-            "larder_cache_fills_fenced",
-            "Loads whose answer was not kept because an invalidation came in between",
-            each(looks, |it| it.statistics.fills_fenced),
-        ),
+        counter(table::CACHE_FILLS_FENCED, each(looks, |it| it.statistics.fills_fenced)),
     ]
 }
 
 fn invalidations(looks: &[Look]) -> Vec<Family> {
     vec![counter(
-        "larder_cache_invalidations",
-        "Invalidations, by what they named and how",
+        table::CACHE_INVALIDATIONS,
         split(looks, "kind", |it| {
             [
                 ("key_expired", it.expired_keys),
@@ -173,13 +150,8 @@ fn latencies(looks: &[Look]) -> Vec<Family> {
         })
     });
     vec![
-        family("larder_cache_load_duration_seconds", "How long loads took", Kind::Histogram, loads),
-        family(
-            "larder_cache_hit_duration_seconds",
-            "How long hits in memory took, one in 1024 measured",
-            Kind::Gauge,
-            hits,
-        ),
+        family(table::CACHE_LOAD_DURATION_SECONDS, loads),
+        family(table::CACHE_HIT_DURATION_SECONDS, hits),
     ]
 }
 
@@ -209,27 +181,11 @@ fn memory(looks: &[Look]) -> Vec<Family> {
         })
     });
     vec![
-        gauge(
-            "larder_cache_entries",
-            "Entries in memory",
-            each(looks, |it| it.statistics.memory.entries as f64),
-        ),
-        gauge(
-            "larder_cache_memory_bytes",
-            "What the entries take, keys and bookkeeping included",
-            each(looks, |it| it.statistics.memory.bytes as f64),
-        ),
-        gauge(
-            "larder_cache_memory_budget_bytes",
-            "What the entries may take",
-            each(looks, |it| it.memory_bytes as f64),
-        ),
-        counter("larder_cache_evictions", "Entries that left memory, by cause", removals.collect()),
-        counter(
-            "larder_cache_entries_rejected",
-            "Entries that were not kept because they are too large for the budget",
-            each(looks, |it| it.statistics.memory.rejected),
-        ),
+        gauge(table::CACHE_ENTRIES, each(looks, |it| it.statistics.memory.entries as f64)),
+        gauge(table::CACHE_MEMORY_BYTES, each(looks, |it| it.statistics.memory.bytes as f64)),
+        gauge(table::CACHE_MEMORY_BUDGET_BYTES, each(looks, |it| it.memory_bytes as f64)),
+        counter(table::CACHE_EVICTIONS, removals.collect()),
+        counter(table::CACHE_ENTRIES_REJECTED, each(looks, |it| it.statistics.memory.rejected)),
     ]
 }
 
@@ -263,18 +219,10 @@ fn origins(server: &Server) -> Vec<Family> {
         .iter()
         .map(|origin| (labels(&origin.name), origin.database.pool_statistics().timed_out));
     vec![
-        gauge("larder_origin_breaker_state", "1 for the state the breaker is in", states.collect()),
-        gauge(
-            "larder_origin_loads_running",
-            "Loads that hold a place under the origin's budget",
-            running.collect(),
-        ),
-        gauge("larder_origin_connections", "Connections to the database", connections.collect()),
-        gauge("larder_origin_loads_waiting", "Loads that wait for a connection", waiting.collect()),
-        counter(
-            "larder_origin_connection_timeouts",
-            "Loads refused because no connection became free in time",
-            timed_out.collect(),
-        ),
+        gauge(table::ORIGIN_BREAKER_STATE, states.collect()),
+        gauge(table::ORIGIN_LOADS_RUNNING, running.collect()),
+        gauge(table::ORIGIN_CONNECTIONS, connections.collect()),
+        gauge(table::ORIGIN_LOADS_WAITING, waiting.collect()),
+        counter(table::ORIGIN_CONNECTION_TIMEOUTS, timed_out.collect()),
     ]
 }

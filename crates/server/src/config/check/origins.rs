@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use larder_sql::Dialect;
-
 use super::Checker;
-use crate::config::{OriginOptions, TlsMode};
+use crate::config::{OriginOptions, TlsMode, database_url};
 
 pub(super) fn check(checker: &mut Checker<'_>) {
     for (name, origin) in &checker.parsed.config.origins {
@@ -28,12 +26,12 @@ fn url(checker: &mut Checker<'_>, name: &str, origin: &OriginOptions) {
             checker.error(&path(other), message, "keep the one that holds the URL");
         }
         if let Some(url) = url
-            && Dialect::of_url(url).is_none()
+            && !database_url::is_known(url)
         {
             checker.error(
                 &path(option),
                 "this is not the URL of a database that Larder knows",
-                "it starts with sqlite:, postgres:// or mysql://",
+                database_url::REMEDY,
             );
         }
     }
@@ -78,9 +76,19 @@ fn limits(checker: &mut Checker<'_>, name: &str, origin: &OriginOptions) {
         }
     };
     range("pool_size", origin.pool_size.into(), 1000, "8");
-    range("max_concurrent_loads", origin.max_concurrent_loads.into(), 100_000, "256");
+    if let Some(loads) = origin.max_concurrent_loads {
+        range("max_concurrent_loads", loads.into(), 100_000, "pool_size, the default,");
+    }
     if let Some(loads) = origin.max_loads_per_second {
         range("max_loads_per_second", loads.into(), 1_000_000, "1000");
+    }
+    if let Some(loads) = origin.max_concurrent_loads.filter(|loads| *loads > origin.pool_size) {
+        checker.warning(
+            &["origins", name, "max_concurrent_loads"],
+            format!("{loads} loads share a pool of {} connections", origin.pool_size),
+            "those that wait for a connection longer than acquire_timeout count as failures of \
+             the origin and open its breaker; raise pool_size, or leave max_concurrent_loads out",
+        );
     }
     const TIMEOUTS: std::ops::RangeInclusive<Duration> =
         Duration::from_millis(1)..=Duration::from_secs(86_400);

@@ -410,7 +410,10 @@ fn unblock(_: &mut Session, arguments: &[&[u8]], reply: &mut Reply) {
             reason.eq_ignore_ascii_case(b"timeout") || reason.eq_ignore_ascii_case(b"error")
         }
         _ => {
-            reply.error(SYNTAX_ERROR);
+            reply.error(
+                "ERR unknown subcommand or wrong number of arguments for 'UNBLOCK'. Try CLIENT \
+                 HELP.",
+            );
             return;
         }
     };

@@ -118,9 +118,12 @@ fn quit(session: &mut Session, _: &[&[u8]], reply: &mut Reply) {
 }
 
 fn select(_: &mut Session, arguments: &[&[u8]], reply: &mut Reply) {
-    match parse_integer(arguments[1]).and_then(|index| i32::try_from(index).ok()) {
+    match parse_integer(arguments[1]) {
         Some(0) => reply.ok(),
-        Some(_) => reply.error("ERR DB index is out of range"),
+        Some(index) if i32::try_from(index).is_ok() => reply.error("ERR DB index is out of range"),
+        Some(_) => {
+            reply.error("ERR value is out of range, value must between -2147483648 and 2147483647");
+        }
         None => reply.error("ERR value is not an integer or out of range"),
     }
 }

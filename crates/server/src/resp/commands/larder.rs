@@ -11,6 +11,7 @@ use super::super::routes::ServedCache;
 use super::super::session::Session;
 use super::super::{Protocol, Reply};
 use super::client::on_or_off;
+use crate::registry::misses;
 
 /// What all of these have in common. They are barred from transactions: what a
 /// cache holds is not under the locks that make `EXEC` atomic.
@@ -320,11 +321,12 @@ fn write_statistics(cache: &ServedCache, reply: &mut Reply) {
         ("stale-revalidating", statistics.stale_revalidating),
         ("stale-origin-failed", statistics.stale_origin_failed),
         ("stale-soft-timeout", statistics.stale_soft_timeout),
-        ("misses", statistics.misses),
+        ("misses", misses(&statistics)),
         ("load-answers", statistics.load_answers),
         ("joined-answers", statistics.joined_answers),
         ("fallbacks", statistics.fallbacks),
         ("failures", statistics.failures),
+        ("unanswered", statistics.misses),
         ("loads", statistics.loads),
         ("loads-in-flight", statistics.loads_in_flight),
         ("load-failures", statistics.load_failures),

@@ -155,9 +155,10 @@ fn parse_options<'a>(arguments: &[&'a [u8]], reply: &mut Reply) -> Option<ScanOp
     Some(options)
 }
 
-/// A number as C's `strtoul` reads it to the end: with a sign, or nothing at
-/// all for 0.
+/// A number as C's `strtoul` reads it to the end, which is at the first zero
+/// byte: with a sign, or nothing at all for 0.
 fn parse_cursor(text: &[u8]) -> Option<u64> {
+    let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
     let (is_negative, digits) = match text {
         [] => return Some(0),
         [b'-', digits @ ..] => (true, digits),

@@ -318,6 +318,91 @@ fn transactions() {
 }
 
 #[test]
+fn what_aborts_a_transaction() {
+    check(
+        r#"
+        WATCH k
+        EXEC
+        DISCARD
+        SET k 1
+        MULTI
+        PING
+        EXEC
+        WATCH k
+        GETEX k PERSIST
+        GETEX k
+        MULTI
+        PING
+        EXEC
+        SET k 1 EX 100
+        WATCH k
+        GETEX k PERSIST
+        MULTI
+        PING
+        EXEC
+        WATCH absent
+        SET absent v PXAT 1
+        MULTI
+        PING
+        EXEC
+        WATCH absent
+        SET absent v XX PXAT 1
+        MULTI
+        PING
+        EXEC
+        WATCH k
+        EXPIRE k -1
+        MULTI
+        PING
+        EXEC
+        "#,
+    );
+}
+
+#[test]
+fn texts_of_rare_mistakes() {
+    check(
+        r#"
+        SELECT 4000000000
+        SELECT -4000000000
+        SELECT 2147483647
+        SELECT 9999999999999999999
+        SCAN "\0"
+        SCAN "\0x"
+        SCAN "0\01"
+        SCAN " 0"
+        CLIENT UNBLOCK 1 ERROR x
+        CLIENT UNBLOCK 1 TIMEOUT x y
+        CLIENT UNBLOCK x nothing
+        "#,
+    );
+}
+
+#[test]
+fn replies_that_a_transaction_turns_off_and_on() {
+    let redis = RedisServer::start();
+    let door = open(&options());
+    for script in [
+        "MULTI|CLIENT REPLY OFF|PING|EXEC|PING|CLIENT REPLY ON",
+        "MULTI|PING|CLIENT REPLY OFF|EXEC|ECHO a|CLIENT REPLY ON",
+        "MULTI|PING|CLIENT REPLY OFF|PING|CLIENT REPLY ON|PING|EXEC|PING",
+        "MULTI|PING|CLIENT REPLY SKIP|PING|PING|EXEC|PING|ECHO a",
+        "CLIENT REPLY OFF|MULTI|PING|CLIENT REPLY ON|ECHO a|EXEC|ECHO b",
+        "CLIENT REPLY OFF|MULTI|PING|EXEC|PING|CLIENT REPLY ON",
+        "CLIENT REPLY SKIP|MULTI|PING|EXEC",
+        "WATCH a|SET a 1|MULTI|CLIENT REPLY OFF|EXEC|ECHO a",
+    ] {
+        let script = script.replace('|', "\r\n") + "\r\nRESET\r\nQUIT\r\n";
+        let [expected, found] = [redis.address(), door.address()].map(|address| {
+            let mut client = Client::connect(address);
+            client.send(script.as_bytes());
+            text(&client.rest())
+        });
+        assert_eq!(found, expected, "{script}");
+    }
+}
+
+#[test]
 fn reads_and_writes() {
     check(
         r#"

@@ -81,7 +81,8 @@ pub(super) fn get_and_expire(locked: &mut Locked<'_>, arguments: &[&[u8]], reply
                 None => return,
             }
         }
-        Some(Lifetime::Persist) => Some(None),
+        // A key that does not expire is not changed, for those who watch it.
+        Some(Lifetime::Persist) => locked.expiry(key).flatten().map(|_| None),
         Some(Lifetime::Keep) | None => None,
     };
     value(locked, key, reply);

@@ -1,0 +1,192 @@
+//! Every metric there is: the table from which the page and its reference are
+//! made.
+
+use std::fmt::Write;
+
+/// What a metric is called, what it counts and how.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Metric {
+    /// With its unit, without `_total`.
+    pub(super) name: &'static str,
+    /// One sentence, without its full stop.
+    pub(super) help: &'static str,
+    pub(super) kind: Kind,
+    /// The names of its labels, in order.
+    pub(super) labels: &'static [&'static str],
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts by upper bounds.
+    Histogram,
+}
+
+macro_rules! metrics {
+    ($($id:ident: $kind:ident $name:literal [$($label:literal),*], $help:literal;)*) => {
+        $(pub(super) const $id: Metric = Metric {
+            name: $name,
+            help: $help,
+            kind: Kind::$kind,
+            labels: &[$($label),*],
+        };)*
+
+        /// Every metric, in the order of the page.
+        pub(super) const METRICS: &[Metric] = &[$($id),*];
+    };
+}
+
+metrics! {
+    BUILD_INFO: Gauge "larder_build_info" ["version"], "1, with the version as a label";
+    UPTIME_SECONDS: Gauge "larder_uptime_seconds" [], "Time since the start";
+    DRAINING: Gauge "larder_draining" [], "1 while the server stops";
+    CONFIG_RELOADS: Counter "larder_config_reloads" [],
+        "Times the configuration was read again and applied";
+    CONFIG_RELOAD_FAILURES: Counter "larder_config_reload_failures" [],
+        "Times the configuration was read again and refused";
+    MEMORY_BUDGET_BYTES: Gauge "larder_memory_budget_bytes" [],
+        "What all caches and plain keys together may take";
+    PROCESS_ALLOCATED_BYTES: Gauge "larder_process_allocated_bytes" [],
+        "Memory in use by the program";
+    PROCESS_RESIDENT_BYTES: Gauge "larder_process_resident_bytes" [], "Memory held by the program";
+    CONNECTIONS: Gauge "larder_connections" [], "Redis clients connected now";
+    THREADS_IN_USE: Gauge "larder_threads_in_use" [],
+        "Threads that answer Redis clients at present";
+    CONNECTIONS_ACCEPTED: Counter "larder_connections_accepted" [], "Redis clients accepted";
+    CONNECTIONS_REJECTED: Counter "larder_connections_rejected" [],
+        "Redis clients turned away because the server was full";
+    CONNECTIONS_TIMED_OUT: Counter "larder_connections_timed_out" [],
+        "Redis clients disconnected because they idled or stalled";
+    COMMANDS: Counter "larder_commands" [], "Commands answered, failed ones included";
+    COMMAND_CALLS: Counter "larder_command_calls" ["command", "outcome"],
+        "Commands by name and outcome";
+    PROTOCOL_ERRORS: Counter "larder_protocol_errors" [],
+        "Redis clients disconnected because what they sent was no command";
+    RECEIVED_BYTES: Counter "larder_received_bytes" [], "Bytes read from Redis clients";
+    SENT_BYTES: Counter "larder_sent_bytes" [], "Bytes written to Redis clients";
+    PLAIN_KEYS: Gauge "larder_plain_keys" [], "Keys of no cache";
+    PLAIN_KEYS_BYTES: Gauge "larder_plain_keys_bytes" [], "What they take";
+    PLAIN_KEYS_BUDGET_BYTES: Gauge "larder_plain_keys_budget_bytes" [], "What they may take";
+    PLAIN_KEYS_READS: Counter "larder_plain_keys_reads" ["outcome"], "Reads of keys of no cache";
+    PLAIN_KEYS_REMOVED: Counter "larder_plain_keys_removed" ["cause"],
+        "Keys of no cache that left by themselves";
+    CACHE_REQUESTS: Counter "larder_cache_requests" ["cache"], "Reads, however they ended";
+    CACHE_HITS: Counter "larder_cache_hits" ["cache", "freshness"], "Reads answered from memory";
+    CACHE_MISSES: Counter "larder_cache_misses" ["cache", "answered_by"],
+        "Reads that memory could not answer, by what answered them";
+    CACHE_STALE_SERVED: Counter "larder_cache_stale_served" ["cache", "reason"],
+        "Reads answered stale, by reason";
+    CACHE_STALE_AGE_MAX_SECONDS: Gauge "larder_cache_stale_age_max_seconds" ["cache"],
+        "The oldest answer served stale since the start";
+    CACHE_LOADS: Counter "larder_cache_loads" ["cache"],
+        "Loads from the origin that finished, each key of a batch counted";
+    CACHE_LOAD_ERRORS: Counter "larder_cache_load_errors" ["cache", "cause"],
+        "Loads that failed, by cause";
+    CACHE_LOADS_IN_FLIGHT: Gauge "larder_cache_loads_in_flight" ["cache"], "Loads that run now";
+    CACHE_REFRESHES: Counter "larder_cache_refreshes" ["cache", "outcome"],
+        "Refreshes in the background, by what became of them";
+    CACHE_FILLS_FENCED: Counter "larder_cache_fills_fenced" ["cache"],
+        "Loads whose answer was not kept because an invalidation came in between";
+    CACHE_INVALIDATIONS: Counter "larder_cache_invalidations" ["cache", "kind"],
+        "Invalidations, by what they named and how";
+    CACHE_LOAD_DURATION_SECONDS: Histogram "larder_cache_load_duration_seconds" ["cache"],
+        "How long loads took";
+    CACHE_HIT_DURATION_SECONDS: Gauge "larder_cache_hit_duration_seconds" ["cache", "quantile"],
+        "How long hits in memory took, one in 1024 measured";
+    CACHE_ENTRIES: Gauge "larder_cache_entries" ["cache"], "Entries in memory";
+    CACHE_MEMORY_BYTES: Gauge "larder_cache_memory_bytes" ["cache"],
+        "What the entries take, keys and bookkeeping included";
+    CACHE_MEMORY_BUDGET_BYTES: Gauge "larder_cache_memory_budget_bytes" ["cache"],
+        "What the entries may take";
+    CACHE_EVICTIONS: Counter "larder_cache_evictions" ["cache", "cause"],
+        "Entries that left memory, by cause";
+    CACHE_ENTRIES_REJECTED: Counter "larder_cache_entries_rejected" ["cache"],
+        "Entries that were not kept because they are too large for the budget";
+    ORIGIN_BREAKER_STATE: Gauge "larder_origin_breaker_state" ["origin", "state"],
+        "1 for the state the breaker is in";
+    ORIGIN_LOADS_RUNNING: Gauge "larder_origin_loads_running" ["origin"],
+        "Loads that hold a place under the origin's budget";
+    ORIGIN_CONNECTIONS: Gauge "larder_origin_connections" ["origin", "state"],
+        "Connections to the database";
+    ORIGIN_LOADS_WAITING: Gauge "larder_origin_loads_waiting" ["origin"],
+        "Loads that wait for a connection";
+    ORIGIN_CONNECTION_TIMEOUTS: Counter "larder_origin_connection_timeouts" ["origin"],
+        "Loads refused because no connection became free in time";
+}
+
+/// The reference of the metrics as Markdown.
+#[must_use]
+pub fn reference() -> String {
+    let mut text = String::from(INTRODUCTION);
+    for (heading, prefix) in SECTIONS {
+        // Writing to a string does not fail.
+        let _ = write!(text, "\n## {heading}\n\n| metric | type | labels | what it is |\n");
+        text.push_str("|---|---|---|---|\n");
+        for metric in METRICS.iter().filter(|metric| section(metric) == prefix) {
+            let labels: Vec<_> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+            let (name, kind) = (metric.full_name(), metric.kind.name());
+            let _ =
+                writeln!(text, "| `{name}` | {kind} | {} | {} |", labels.join(", "), metric.help);
+        }
+    }
+    text
+}
+
+const INTRODUCTION: &str = "\
+# Metrics reference
+
+This page is generated from the program. `GET /metrics` of the administration answers with all of
+them: in the text format of Prometheus, or as OpenMetrics if the client asks for that with `Accept`.
+Every number is read where it is counted, when it is asked for; those of the process are left out
+where the system does not tell them.
+";
+
+const SECTIONS: [(&str, &str); 4] = [
+    ("The process and the Redis door", ""),
+    ("Plain keys", "larder_plain_"),
+    ("Caches", "larder_cache_"),
+    ("Origins", "larder_origin_"),
+];
+
+/// The prefix of the section that a metric belongs to.
+fn section(metric: &Metric) -> &'static str {
+    let prefixes = SECTIONS.iter().rev().map(|(_, prefix)| *prefix);
+    prefixes.into_iter().find(|prefix| metric.name.starts_with(prefix)).unwrap_or_default()
+}
+
+impl Metric {
+    /// The name of its samples; a histogram adds `_bucket`, `_sum` and `_count`.
+    pub(super) fn full_name(&self) -> String {
+        match self.kind {
+            Kind::Counter => format!("{}_total", self.name),
+            Kind::Gauge | Kind::Histogram => self.name.to_owned(),
+        }
+    }
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_texts_need_no_escape() {
+        for metric in METRICS {
+            assert!(!metric.name.ends_with("_total"), "{metric:?}");
+            assert!(!metric.help.contains(['"', '\\', '\n', '|']), "{metric:?}");
+            assert_eq!(METRICS.iter().filter(|other| other.name == metric.name).count(), 1);
+        }
+    }
+}
