@@ -205,4 +205,10 @@ mod tests {
             validate("user", &Policy::default().sliding(true).max_age(SECOND * 900), true).is_ok()
         );
     }
+
+    #[test]
+    fn durations_without_end_are_judged_like_others() {
+        let policy = Policy::ttl(Duration::MAX).stale_if_error(SECOND).idle_ttl(SECOND);
+        assert_eq!(policy.problems(true).len(), 0);
+    }
 }

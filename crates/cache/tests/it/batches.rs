@@ -1,6 +1,9 @@
 //! Many keys in one call (T8): one call of the origin, one flight for each key.
 
-use larder::Error;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use larder::{Cache, Error, LoadContext, Loaded, Origin, Result};
 use larder_testkit::faulty::{Answer, FaultyOrigin, Gate};
 
 use crate::support::*;
@@ -120,4 +123,48 @@ async fn no_keys_are_no_call() {
     let world = world(plain());
     assert!(world.users.get_or_load_many(&[]).await.is_empty());
     assert_eq!(world.origin.calls_count(), 0);
+}
+
+#[tokio::test]
+async fn a_batch_waits_for_the_soft_timeout_once_and_not_for_each_key() {
+    let world = world(plain().stale_if_error(MINUTE * 10));
+    with_rows(&world, 0..10);
+    values(&world, &keys(0..10)).await;
+    world.clock.advance(MINUTE);
+    world.origin.script([Answer::Hang]);
+    let users = world.users.clone();
+    let batch = tokio::spawn(async move { users.get_or_load_many(&keys(0..10)).await });
+    world.settle("the load runs", |world| world.origin.running() == 1).await;
+    world.advance_past_sleepers(3, Duration::from_millis(200)).await;
+    let answers = batch.await.expect("no panic");
+    assert!(answers.iter().all(|answer| answer.as_ref().is_ok_and(|hit| !hit.is_fresh())));
+}
+
+/// Panics when it is first asked how many keys it takes at once.
+struct PanicsOnce(AtomicBool);
+
+impl Origin<String, i64> for PanicsOnce {
+    async fn load(&self, _: &String, _: &LoadContext) -> Result<Loaded<i64>> {
+        Ok(Loaded::value(1))
+    }
+
+    fn batch_limit(&self) -> usize {
+        assert!(self.0.swap(true, Ordering::Relaxed), "scripted");
+        1
+    }
+}
+
+#[tokio::test]
+async fn an_origin_that_panics_about_its_batch_limit_leaves_no_key_stuck() {
+    let origin = PanicsOnce(AtomicBool::new(false));
+    let users = Cache::<String, i64>::builder("user")
+        .origin(origin)
+        .policy(plain())
+        .build()
+        .expect("coherent");
+    let asking = users.clone();
+    let batch = tokio::spawn(async move { asking.get_or_load_many(&[ann()]).await.len() });
+    assert!(batch.await.is_err_and(|error| error.is_panic()));
+    let hit = users.get_or_load(&ann()).await.expect("no flight was left behind");
+    assert_eq!(hit.into_value(), Some(1));
 }

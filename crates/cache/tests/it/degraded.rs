@@ -1,7 +1,8 @@
 //! What readers get when the origin fails or is slow (R4, R5, R8).
 
 use larder::{
-    Breaker, BreakerState, ErrorKind, Freshness, LoadBudget, OriginGuard, StaleReason, Tier,
+    Breaker, BreakerState, Cache, Error, ErrorKind, Freshness, LoadBudget, LoadContext, Loaded,
+    Origin, OriginGuard, Result, StaleReason, Tier,
 };
 use larder_testkit::faulty::{Answer, Gate};
 
@@ -159,4 +160,37 @@ async fn a_refresh_is_not_even_tried_while_the_breaker_is_open() {
     assert_eq!(stale_reason(&world.hit().await), Some(StaleReason::Revalidating));
     assert_eq!(world.origin.calls_count(), loads);
     assert_eq!(world.users.statistics().refreshes_skipped, 1);
+}
+
+/// Cannot answer any key of a batch; refuses the first of them for good.
+struct Mixed;
+
+impl Origin<String, i64> for Mixed {
+    async fn load(&self, _: &String, _: &LoadContext) -> Result<Loaded<i64>> {
+        Err(Error::new(ErrorKind::OriginFailed, "scripted"))
+    }
+
+    async fn load_many(&self, keys: &[String], _: &LoadContext) -> Vec<Result<Loaded<i64>>> {
+        let kind =
+            |index| if index == 0 { ErrorKind::OriginFailed } else { ErrorKind::Unavailable };
+        (0..keys.len()).map(|index| Err(Error::new(kind(index), "scripted"))).collect()
+    }
+
+    fn batch_limit(&self) -> usize {
+        1000
+    }
+}
+
+#[tokio::test]
+async fn a_batch_without_one_answer_is_judged_by_its_worst_error() {
+    let guard = OriginGuard::new("db", Breaker::default().failures(1), LoadBudget::default());
+    let users = Cache::<String, i64>::builder("user")
+        .origin(Mixed)
+        .origin_guard(guard)
+        .policy(plain())
+        .build()
+        .expect("coherent");
+    let keys: Vec<String> = (0..10).map(|number| format!("user-{number}")).collect();
+    users.get_or_load_many(&keys).await;
+    assert_eq!(users.origin_health(), BreakerState::Open);
 }

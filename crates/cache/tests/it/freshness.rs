@@ -239,3 +239,37 @@ async fn a_cache_without_an_origin_is_a_cache_aside() {
     let error = users.get_or_load(&ann()).await.expect_err("there is no origin");
     assert!(error.to_string().contains("no origin"), "{error}");
 }
+
+#[tokio::test]
+async fn what_slid_is_not_served_beyond_its_bound_when_the_origin_fails() {
+    let policy = plain().sliding(true).max_age(SECOND * 100).stale_if_error(MINUTE);
+    let world = world(policy);
+    world.read().await;
+    world.clock.advance(SECOND * 50);
+    // Each read slides the end of freshness, and with it the stale window.
+    for _ in 0..40 {
+        world.clock.advance(SECOND);
+        world.read().await;
+    }
+    world.origin.script((0..100).map(|_| Answer::unavailable()));
+    for _ in 0..60 {
+        world.clock.advance(SECOND);
+        match world.users.get_or_load(&ann()).await {
+            Ok(hit) => assert!(hit.age() <= SECOND * 100, "served at the age of {:?}", hit.age()),
+            Err(_) => return,
+        }
+    }
+    panic!("it is served for ever");
+}
+
+#[tokio::test]
+async fn a_requests_ttl_is_for_values_and_absence_has_its_own() {
+    let nobody = "nobody".to_owned();
+    let world_of = |negative: Option<Duration>| world(plain().negative_ttl(negative));
+    let kept = world_of(Some(SECOND * 10));
+    let hit = kept.users.get_or_load(&nobody).ttl(Ttl::secs(3600)).await.expect("answered");
+    assert_eq!((hit.value(), hit.fresh_for()), (None, Some(SECOND * 10)));
+    let not_kept = world_of(None);
+    not_kept.users.get_or_load(&nobody).ttl(Ttl::secs(3600)).await.expect("answered");
+    assert!(not_kept.users.get_memory("nobody").is_none());
+}
