@@ -129,23 +129,24 @@ impl<K: Hash + Eq + Clone, V> Flights<K, V> {
     }
 
     /// Joins the key's flight, or begins one unless `look` finds that a load
-    /// has landed in the meantime.
-    pub(crate) fn board(
+    /// has landed in the meantime. Fails only as `begin` does, which is not
+    /// called where there is something to join.
+    pub(crate) fn board<E>(
         &self,
         key: &K,
         look: impl FnOnce() -> Option<Resident<K, V>>,
-        begin: impl FnOnce() -> Flight<K, V>,
-    ) -> Boarded<K, V> {
+        begin: impl FnOnce() -> Result<Flight<K, V>, E>,
+    ) -> Result<Boarded<K, V>, E> {
         let mut shard = self.shard(key).lock();
         if let Some(flight) = shard.get(key) {
-            return Boarded::Joined(Arc::clone(flight));
+            return Ok(Boarded::Joined(Arc::clone(flight)));
         }
         if let Some(resident) = look() {
-            return Boarded::Landed(resident);
+            return Ok(Boarded::Landed(resident));
         }
-        let flight = Arc::new(begin());
+        let flight = Arc::new(begin()?);
         shard.insert(key.clone(), Arc::clone(&flight));
-        Boarded::Began(flight)
+        Ok(Boarded::Began(flight))
     }
 
     /// Takes a flight out and runs `keep` if no invalidation or write took it

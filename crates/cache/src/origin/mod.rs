@@ -10,8 +10,9 @@ use larder_core::{Clock, Error, ErrorKind, Result};
 
 pub use breaker::{Breaker, BreakerState};
 use breaker::{BreakerSwitch, Ticket};
+use budget::Budgeted;
 pub use budget::LoadBudget;
-use budget::{Budgeted, Permit};
+pub(crate) use budget::Permit;
 
 /// Guards one origin. Caches of the same origin share one guard, so that they
 /// share its breaker (R4) and its load budget (R7).
@@ -75,6 +76,12 @@ impl OriginGuard {
     pub(crate) fn refuse_while_open(&self, clock: &Clock) -> Result<()> {
         let retry_in = self.0.breaker.open_for(clock.now());
         retry_in.map_or(Ok(()), |retry_in| Err(self.refused(retry_in)))
+    }
+
+    /// Whether the breaker would refuse a load now: it is open, or half-open with
+    /// its one load on the way.
+    pub(crate) fn would_refuse(&self, clock: &Clock) -> bool {
+        self.0.breaker.would_refuse(clock.now())
     }
 
     fn refused(&self, retry_in: std::time::Duration) -> Error {

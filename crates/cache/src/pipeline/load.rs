@@ -6,13 +6,15 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
 use larder_core::{
-    BoxFuture, Class, Entry, Error, ErrorKind, LoadCause, LoadContext, Loaded, Moment, Outcome,
-    Result, Tags, Value,
+    BoxFuture, Class, Entry, Error, ErrorKind, LoadContext, Loaded, Moment, Outcome, Result, Tags,
+    Value,
 };
 
+use super::departure::Crew;
 use crate::engine::{CacheKey, CacheValue, Engine};
 use crate::flight::Flight;
 use crate::hit::Held;
+use crate::origin::Permit;
 use crate::policy::{Answer, Limits, limits};
 use crate::telemetry::EventKind;
 
@@ -33,20 +35,22 @@ struct Answers<V> {
 
 impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     /// Runs a load in a task of its own, so that no reader that leaves takes it
-    /// along. Whatever becomes of the task, every flight lands.
-    pub(crate) fn depart(self: &Arc<Self>, flights: Vec<Arc<Flight<K, V>>>, source: Source<V>) {
-        if let Err(error) = self.runtime.check() {
-            return flights.iter().for_each(|flight| self.land_failed(flight, error.clone()));
-        }
-        let crew = Crew { engine: Arc::clone(self), flights };
-        crew.engine.flights.task_begins();
-        // Counted before it looks: either `shutdown` sees this task, or this task
-        // sees that the cache is closing.
-        if let Err(error) = crew.engine.refuse_when_closing() {
+    /// along. Whatever becomes of the task, every flight lands. A load without a
+    /// place under the load budget waits for one.
+    pub(super) fn depart(
+        self: &Arc<Self>,
+        crew: Crew<K, V>,
+        source: Source<V>,
+        place: Option<Permit>,
+    ) {
+        // The crew was counted before this looks: either `shutdown` sees the crew,
+        // or this sees that the cache is closing.
+        if let Err(error) = self.runtime.check().and_then(|()| self.refuse_when_closing()) {
             return crew.flights.iter().for_each(|flight| self.land_failed(flight, error.clone()));
         }
         let task = async move {
-            let Answers { read_at, cost, answers } = crew.engine.ask(&crew.flights, source).await;
+            let answers = crew.engine.ask(&crew.flights, source, place).await;
+            let Answers { read_at, cost, answers } = answers;
             for (flight, answer) in crew.flights.iter().zip(answers) {
                 crew.engine.land(flight, answer, read_at, cost);
             }
@@ -55,7 +59,12 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     }
 
     /// One call of the source under budget, breaker and hard timeout.
-    async fn ask(&self, flights: &[Arc<Flight<K, V>>], source: Source<V>) -> Answers<V> {
+    async fn ask(
+        &self,
+        flights: &[Arc<Flight<K, V>>],
+        source: Source<V>,
+        place: Option<Permit>,
+    ) -> Answers<V> {
         let first = &flights[0];
         let failed = |error: Error| Answers {
             read_at: self.clock.now(),
@@ -66,8 +75,12 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         if let Err(error) = self.guard.refuse_while_open(&self.clock) {
             return failed(error);
         }
-        let Some(_place) = self.place(first).await else {
-            return failed(self.no_place(first.cause));
+        let place = match place {
+            Some(place) => Some(place),
+            None => self.place(first.deadline).await,
+        };
+        let Some(_place) = place else {
+            return failed(self.no_place());
         };
         let ticket = match self.guard.enter(&self.clock) {
             Ok(ticket) => ticket,
@@ -136,22 +149,15 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         Ok(answers)
     }
 
-    /// A place under the load budget. Readers wait for one; a refresh takes it
-    /// now or not at all.
-    async fn place(&self, flight: &Flight<K, V>) -> Option<impl Sized + use<K, V>> {
-        if flight.cause == LoadCause::RefreshAhead {
-            return self.guard.try_permit();
-        }
+    /// A place under the load budget, waited for until the deadline.
+    async fn place(&self, deadline: Moment) -> Option<Permit> {
         if let Some(permit) = self.guard.try_permit() {
             return Some(permit);
         }
-        self.within(flight.deadline, self.guard.permit(&self.runtime, &self.clock)).await
+        self.within(deadline, self.guard.permit(&self.runtime, &self.clock)).await
     }
 
-    fn no_place(&self, cause: LoadCause) -> Error {
-        if cause == LoadCause::RefreshAhead {
-            self.telemetry.record(EventKind::RefreshSkipped, None);
-        }
+    fn no_place(&self) -> Error {
         Error::new(ErrorKind::Overloaded, "no place under the origin's load budget in time")
             .with("origin", self.guard.name())
             .remedy("raise the load budget, or the hard timeout")
@@ -188,7 +194,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         }
     }
 
-    fn land_failed(&self, flight: &Arc<Flight<K, V>>, error: Error) {
+    pub(super) fn land_failed(&self, flight: &Arc<Flight<K, V>>, error: Error) {
         let error = error.with("cache", &self.name);
         self.telemetry.record(EventKind::LoadFailed(error.kind()), Some(&flight.key));
         self.flights.leave(flight, || ());
@@ -305,23 +311,6 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
 
     pub(crate) fn tag_rule(&self, key: &K, value: &Value<V>) -> Tags {
         self.rules.tags.as_ref().map_or(Tags::NONE, |rule| rule(key, value.as_option()))
-    }
-}
-
-/// The flights of one load task. Dropped with the task however it ends, it
-/// lands whatever has not landed: no reader waits for a load that is gone.
-struct Crew<K: CacheKey, V: CacheValue> {
-    engine: Arc<Engine<K, V>>,
-    flights: Vec<Arc<Flight<K, V>>>,
-}
-
-impl<K: CacheKey, V: CacheValue> Drop for Crew<K, V> {
-    fn drop(&mut self) {
-        for flight in self.flights.iter().filter(|flight| !flight.has_landed()) {
-            let error = Error::new(ErrorKind::Panicked, "the load's task ended without an answer");
-            self.engine.land_failed(flight, error);
-        }
-        self.engine.flights.task_ends();
     }
 }
 

@@ -1,4 +1,5 @@
 use std::borrow::Borrow;
+use std::convert::Infallible;
 use std::hash::Hash;
 use std::sync::Arc;
 
@@ -6,12 +7,11 @@ use futures_util::future::{Either, select};
 use larder_core::{Error, ErrorKind, LoadCause, Moment, Result, Value};
 use larder_memory::Resident;
 
+use super::departure::Crew;
 use super::load::Source;
 use crate::engine::{CacheKey, CacheValue, Engine};
 use crate::flight::{Boarded, Flight, Terms};
 use crate::hit::{Freshness, Held, Hit, StaleReason, Tier};
-use crate::origin::BreakerState;
-use crate::policy::Policy;
 use crate::telemetry::EventKind;
 
 /// What one read asks for beyond its key.
@@ -44,11 +44,26 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
+        self.look_and(key, |resident, cause| self.refresh(resident, cause))
+    }
+
+    /// The same with a refresh that is due left to the caller, who says whether
+    /// one is under way.
+    #[inline]
+    pub(super) fn look_and<Q>(
+        self: &Arc<Self>,
+        key: &Q,
+        refresh: impl FnOnce(&Resident<K, V>, LoadCause) -> bool,
+    ) -> Option<Hit<K, V>>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
         let sampled = self.telemetry.sample(&self.clock);
         let now = self.clock.now();
         let resident = self.memory.get(key, now)?;
         let freshness = if resident.needs_attention(now) {
-            self.attend(&resident, now)?
+            self.attend(&resident, now, refresh)?
         } else {
             Freshness::Fresh
         };
@@ -59,74 +74,6 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             self.telemetry.sampled(started, &self.clock);
         }
         Some(Hit::new(Held::Resident(resident), freshness, Tier::Memory, now))
-    }
-
-    /// An entry that may be due: refreshes it early or serves it stale while
-    /// it is refreshed. `None`: a load must be waited for.
-    #[cold]
-    fn attend(self: &Arc<Self>, resident: &Resident<K, V>, now: Moment) -> Option<Freshness> {
-        let policy = self.policy.load();
-        let fresh_until = resident.fresh_until();
-        if now < fresh_until {
-            if self.is_due_early(&policy, resident, now, fresh_until) {
-                self.refresh(resident, LoadCause::RefreshAhead);
-            }
-            return Some(Freshness::Fresh);
-        }
-        if now >= fresh_until + policy.stale_while_revalidate {
-            return None;
-        }
-        self.refresh(resident, LoadCause::Revalidation);
-        Some(self.stale(resident, now, StaleReason::Revalidating))
-    }
-
-    fn is_due_early(
-        &self,
-        policy: &Policy,
-        resident: &Resident<K, V>,
-        now: Moment,
-        fresh_until: Moment,
-    ) -> bool {
-        if self.origin.is_none() {
-            return false;
-        }
-        let entry = resident.entry();
-        let ahead = policy.refresh_ahead.is_some_and(|share| {
-            let held = fresh_until.since(entry.origin_read_at);
-            now >= entry.origin_read_at + held.mul_f64(share)
-        });
-        ahead
-            || policy.early_refresh_beta.is_some_and(|beta| {
-                // −ln of a number in (0, 1].
-                let draw = -(1.0 - fastrand::f64()).ln();
-                let lead = entry.load_cost.as_secs_f64() * beta * draw;
-                lead >= fresh_until.since(now).as_secs_f64()
-            })
-    }
-
-    /// Starts a refresh that nobody waits for, unless one runs or the origin is
-    /// not asked at present.
-    fn refresh(self: &Arc<Self>, resident: &Resident<K, V>, cause: LoadCause) {
-        if self.origin.is_none() || self.refuse_when_closing().is_err() {
-            return;
-        }
-        let key = resident.key();
-        if self.guard.breaker_state(&self.clock) == BreakerState::Open {
-            return self.telemetry.record(EventKind::RefreshSkipped, Some(key));
-        }
-        let version = resident.entry().version;
-        let changed =
-            || self.memory.peek(key, self.clock.now()).filter(|now| now.entry().version != version);
-        let begin = || {
-            // Looked at anew: it may have been invalidated since, and "not modified"
-            // must not bring it back.
-            let held = self.memory.peek(key, self.clock.now());
-            self.flight(key.clone(), cause, held, Terms::default())
-        };
-        if let Boarded::Began(flight) = self.flights.board(key, changed, begin) {
-            self.telemetry.record(EventKind::Refreshed, Some(key));
-            self.depart(vec![flight], Source::Origin);
-        }
     }
 
     /// Answers from a load: this caller's, or one that runs already.
@@ -155,7 +102,9 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
                     }
                 }
                 Boarded::Began(flight) => {
-                    self.depart(vec![Arc::clone(&flight)], source);
+                    let mut crew = Crew::new(self);
+                    crew.board(Arc::clone(&flight));
+                    self.depart(crew, source, None);
                     return self.await_own(&flight, patience).await;
                 }
             }
@@ -226,23 +175,20 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         let now = self.clock.now();
         if !self.policy.load().class.may_be_cached() {
             // Not even for the length of a load: each reader asks for itself.
-            return Boarded::Began(Arc::new(self.flight(
-                key.clone(),
-                LoadCause::Miss,
-                None,
-                terms.clone(),
-            )));
+            let flight = self.flight(key.clone(), LoadCause::Miss, None, terms.clone());
+            return Boarded::Began(Arc::new(flight));
         }
         let fresh = || self.memory.peek(key, now).filter(|resident| resident.is_fresh(now));
         let begin = || {
             let held = self.memory.peek(key, now);
             let cause = if held.is_some() { LoadCause::Revalidation } else { LoadCause::Miss };
-            self.flight(key.clone(), cause, held, terms.clone())
+            Ok::<_, Infallible>(self.flight(key.clone(), cause, held, terms.clone()))
         };
-        self.flights.board(key, fresh, begin)
+        let Ok(boarded) = self.flights.board(key, fresh, begin);
+        boarded
     }
 
-    fn flight(
+    pub(super) fn flight(
         &self,
         key: K,
         cause: LoadCause,
@@ -320,7 +266,12 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         self.memory.peek(key, now).filter(|resident| now < resident.fresh_until() + window)
     }
 
-    fn stale(&self, resident: &Resident<K, V>, now: Moment, reason: StaleReason) -> Freshness {
+    pub(super) fn stale(
+        &self,
+        resident: &Resident<K, V>,
+        now: Moment,
+        reason: StaleReason,
+    ) -> Freshness {
         let age = resident.entry().age(now);
         self.telemetry.record(EventKind::Stale { age, reason }, Some(resident.key()));
         Freshness::Stale { age, reason }

@@ -168,3 +168,46 @@ async fn an_origin_that_panics_about_its_batch_limit_leaves_no_key_stuck() {
     let hit = users.get_or_load(&ann()).await.expect("no flight was left behind");
     assert_eq!(hit.into_value(), Some(1));
 }
+
+#[tokio::test]
+async fn a_thousand_stale_keys_are_refreshed_by_one_call() {
+    for policy in [plain().stale_while_revalidate(MINUTE), plain().refresh_ahead(0.5)] {
+        let world = world(policy);
+        with_rows(&world, 0..2500);
+        values(&world, &keys(0..2500)).await;
+        assert_eq!(world.origin.calls_count(), 3);
+        let stale = !world.users.policy().stale_window().is_zero();
+        world.clock.advance(if stale { MINUTE } else { MINUTE - SECOND });
+        values(&world, &keys(0..2500)).await;
+        world.settle("it is refreshed", |world| world.origin.calls_count() >= 6).await;
+        for _ in 0..3000 {
+            tokio::task::yield_now().await;
+        }
+        let calls = world.origin.calls();
+        let sizes: Vec<_> = calls[3..].iter().map(|call| call.keys.len()).collect();
+        assert_eq!(sizes, [1000, 1000, 500]);
+        assert_eq!(world.users.statistics().refreshes, 2500);
+    }
+}
+
+#[tokio::test]
+async fn keys_that_were_joined_and_then_invalidated_are_loaded_anew_together() {
+    let world = world(plain());
+    with_rows(&world, 0..100);
+    let gate = Gate::new();
+    world.origin.script([Answer::Truth.held_at(&gate)]);
+    let batch = || {
+        let users = world.users.clone();
+        tokio::spawn(async move { users.get_or_load_many(&keys(0..100)).await.len() })
+    };
+    let one = batch();
+    gate.wait_for_arrivals(1).await;
+    let two = batch();
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    world.users.clear();
+    gate.open();
+    assert_eq!(one.await.expect("no panic") + two.await.expect("no panic"), 200);
+    assert_eq!(world.origin.calls_count(), 2, "one call for each batch");
+}

@@ -1,7 +1,10 @@
 //! The origin is worked no harder than its load budget says (R7).
 
-use larder::{Breaker, BreakerState, ErrorKind, LoadBudget, OriginGuard};
-use larder_testkit::faulty::Answer;
+use std::future::IntoFuture;
+
+use futures_util::FutureExt;
+use larder::{Breaker, BreakerState, ErrorKind, EventKind, LoadBudget, OriginGuard, StaleReason};
+use larder_testkit::faulty::{Answer, Gate};
 
 use crate::support::*;
 
@@ -47,4 +50,54 @@ async fn time_spent_in_our_own_line_does_not_open_the_breaker() {
     }
     assert_eq!(failed, 5, "the second five had two seconds");
     assert_eq!(world.users.origin_health(), BreakerState::Closed);
+}
+
+/// A world whose one place is taken by a load that waits at the gate, with `ann`
+/// in memory since the clock's start.
+async fn busy(policy: larder::Policy) -> (World, Gate) {
+    let world = world_under(LoadBudget::concurrent(1), policy.hard_timeout(MINUTE * 60));
+    world.read().await;
+    let gate = Gate::new();
+    world.origin.script([Answer::Truth.held_at(&gate)]);
+    let users = world.users.clone();
+    tokio::spawn(async move { users.get_or_load(&"bob".to_owned()).await.map(|_| ()) });
+    gate.wait_for_arrivals(1).await;
+    (world, gate)
+}
+
+#[tokio::test]
+async fn a_reader_waits_for_a_place_although_a_refresh_found_none() {
+    let (world, gate) = busy(plain().refresh_ahead(0.8)).await;
+    world.clock.advance(SECOND * 59);
+    assert!(world.users.get_memory("ann").is_some_and(|hit| hit.is_fresh()), "a refresh is due");
+    world.clock.advance(SECOND);
+    // Before the refresh, had one begun, could have run.
+    let key = ann();
+    let mut reading = world.users.get_or_load(&key).into_future();
+    assert!((&mut reading).now_or_never().is_none());
+    gate.open();
+    assert_eq!(reading.await.expect("it waited for its place").into_value(), Some(1));
+}
+
+#[tokio::test]
+async fn a_refresh_takes_a_place_at_once_or_is_skipped_with_its_key() {
+    let ahead = (plain().refresh_ahead(0.8), SECOND * 50, None);
+    let behind =
+        (plain().stale_while_revalidate(MINUTE), SECOND * 61, Some(StaleReason::OriginFailed));
+    for (policy, age, reason) in [ahead, behind] {
+        let (world, gate) = busy(policy).await;
+        world.clock.advance(age);
+        let mut events = world.users.events();
+        assert_eq!(stale_reason(&world.hit().await), reason);
+        let event = events.next().await.expect("open").expect("nothing lost");
+        assert_eq!((event.kind, event.key), (EventKind::RefreshSkipped, Some(ann())));
+        let statistics = world.users.statistics();
+        assert_eq!((statistics.refreshes, statistics.refreshes_skipped), (0, 1));
+        assert_eq!((statistics.load_failures, statistics.loads_in_flight), (0, 1));
+        gate.open();
+        world.settle("the place is free", |world| world.origin.running() == 0).await;
+        world.settle("it ended", |world| world.users.statistics().loads_in_flight == 0).await;
+        world.read().await;
+        assert_eq!(world.users.statistics().refreshes, 1);
+    }
 }

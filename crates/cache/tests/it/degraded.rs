@@ -157,7 +157,7 @@ async fn a_refresh_is_not_even_tried_while_the_breaker_is_open() {
     failing(&world, 1);
     let _ = world.users.get_or_load(&"bob".to_owned()).await;
     let loads = world.origin.calls_count();
-    assert_eq!(stale_reason(&world.hit().await), Some(StaleReason::Revalidating));
+    assert_eq!(stale_reason(&world.hit().await), Some(StaleReason::OriginFailed));
     assert_eq!(world.origin.calls_count(), loads);
     assert_eq!(world.users.statistics().refreshes_skipped, 1);
 }

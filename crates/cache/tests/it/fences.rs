@@ -143,7 +143,9 @@ async fn not_modified_does_not_bring_back_what_was_removed_as_its_refresh_began(
     clock.advance(MINUTE);
     let remover = users.clone();
     // The first hashing looks into memory, the second boards the refresh.
-    after_hashings(1, move || drop(remover.remove_tag("people")));
+    after_hashings(1, move || {
+        remover.remove_tag("people");
+    });
     assert!(users.get_memory(&key).is_some(), "looked at before it was removed");
     assert!(hook_has_run());
     while users.statistics().loads_in_flight > 0 {

@@ -1,7 +1,7 @@
 //! Shutting down waits for what runs and begins nothing new (R10).
 
 use futures_util::FutureExt;
-use larder::{ErrorKind, ManualClock};
+use larder::{ErrorKind, ManualClock, StaleReason};
 use larder_testkit::faulty::{Answer, Gate};
 
 use crate::support::*;
@@ -55,4 +55,14 @@ async fn no_load_begins_after_shutdown_said_that_all_ended() {
     let error = users.get_or_load(&HookedKey(1)).await.expect_err("it is shut");
     assert!(hook_has_run());
     assert_eq!(error.kind(), ErrorKind::ShuttingDown);
+}
+
+#[tokio::test]
+async fn nothing_is_said_to_be_refreshed_once_the_cache_is_shut() {
+    let world = world(plain().stale_while_revalidate(MINUTE));
+    world.read().await;
+    assert!(world.users.shutdown(SECOND).await);
+    world.clock.advance(MINUTE);
+    assert_eq!(stale_reason(&world.hit().await), Some(StaleReason::OriginFailed));
+    assert_eq!(world.loads(), 1);
 }
