@@ -33,6 +33,9 @@ pub(crate) struct Engine<K, V> {
     pub(crate) flights: Flights<K, V>,
     pub(crate) origin: Option<Arc<dyn DynOrigin<K, V>>>,
     pub(crate) guard: OriginGuard,
+    /// Whether failed loads count against the guard: with an origin, or a guard
+    /// that was declared.
+    pub(crate) has_breaker: bool,
     pub(crate) policy: ArcSwap<Policy>,
     pub(crate) rules: Rules<K, V>,
     pub(crate) clock: Clock,

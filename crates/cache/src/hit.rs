@@ -33,6 +33,8 @@ pub enum StaleReason {
     OriginFailed,
     /// The origin took longer than the soft timeout; the load goes on.
     SoftTimeout,
+    /// Its own load took longer than it holds: it had expired when it came.
+    SlowLoad,
 }
 
 /// Where an answer came from.

@@ -8,6 +8,7 @@ use super::load::Source;
 use crate::engine::{CacheKey, CacheValue, Engine};
 use crate::flight::Flight;
 use crate::origin::Permit;
+use crate::telemetry::EndedBy;
 
 /// The flights of one load. Dropped however it ends, departed or not, it lands
 /// whatever has not landed: no reader waits for a load that is gone.
@@ -30,8 +31,14 @@ impl<K: CacheKey, V: CacheValue> Crew<K, V> {
 impl<K: CacheKey, V: CacheValue> Drop for Crew<K, V> {
     fn drop(&mut self) {
         for flight in self.flights.iter().filter(|flight| !flight.has_landed()) {
-            let error = Error::new(ErrorKind::Panicked, "the load's task ended without an answer");
-            self.engine.land_failed(flight, error);
+            let (end, error) = if std::thread::panicking() {
+                let message = "the load's task ended without an answer";
+                (EndedBy::Panic, Error::new(ErrorKind::Panicked, message))
+            } else {
+                let message = "the tokio runtime ended before the load did";
+                (EndedBy::Loader, Error::new(ErrorKind::ShuttingDown, message))
+            };
+            self.engine.land_failed(flight, end, error);
         }
         self.engine.flights.task_ends();
     }

@@ -1,5 +1,5 @@
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::flight::Flight;
 use crate::hit::Held;
 use crate::origin::Permit;
 use crate::policy::{Answer, Limits, limits};
-use crate::telemetry::EventKind;
+use crate::telemetry::{EndedBy, EventKind};
 
 /// What a load asks.
 pub(crate) enum Source<V> {
@@ -31,6 +31,8 @@ struct Answers<V> {
     read_at: Moment,
     cost: Duration,
     answers: Vec<Result<Loaded<V>>>,
+    /// How those that failed did.
+    end: EndedBy,
 }
 
 impl<K: CacheKey, V: CacheValue> Engine<K, V> {
@@ -45,14 +47,21 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     ) {
         // The crew was counted before this looks: either `shutdown` sees the crew,
         // or this sees that the cache is closing.
-        if let Err(error) = self.runtime.check().and_then(|()| self.refuse_when_closing()) {
-            return crew.flights.iter().for_each(|flight| self.land_failed(flight, error.clone()));
+        let may_run = self.runtime.check(&self.clock).and_then(|()| self.refuse_when_closing());
+        if let Err(error) = may_run {
+            let failed = |flight| self.land_failed(flight, EndedBy::Loader, error.clone());
+            return crew.flights.iter().for_each(failed);
         }
         let task = async move {
             let answers = crew.engine.ask(&crew.flights, source, place).await;
-            let Answers { read_at, cost, answers } = answers;
+            let Answers { read_at, cost, answers, end } = answers;
             for (flight, answer) in crew.flights.iter().zip(answers) {
-                crew.engine.land(flight, answer, read_at, cost);
+                // Rules are foreign code: one that panics fails its key only.
+                let land = || crew.engine.land(flight, answer, read_at, cost, end);
+                if catch_unwind(AssertUnwindSafe(land)).is_err() && !flight.has_landed() {
+                    let error = panicked("a rule of the cache panicked");
+                    crew.engine.land_failed(flight, EndedBy::Panic, error);
+                }
             }
         };
         self.runtime.spawn(task);
@@ -66,52 +75,67 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         place: Option<Permit>,
     ) -> Answers<V> {
         let first = &flights[0];
-        let failed = |error: Error| Answers {
+        let failed = |end: EndedBy, error: Error| Answers {
             read_at: self.clock.now(),
             cost: Duration::ZERO,
             answers: flights.iter().map(|_| Err(error.clone())).collect(),
+            end,
         };
+        // Loaders that callers bring along have no health in common.
+        let guarded = self.has_breaker;
         // Before the line, so that nobody waits in it for a refusal.
-        if let Err(error) = self.guard.refuse_while_open(&self.clock) {
-            return failed(error);
+        if guarded && let Err(error) = self.guard.refuse_while_open(&self.clock) {
+            return failed(EndedBy::Breaker, error);
         }
         let place = match place {
             Some(place) => Some(place),
             None => self.place(first.deadline).await,
         };
         let Some(_place) = place else {
-            return failed(self.no_place());
+            return failed(EndedBy::Loader, self.no_place());
         };
-        let ticket = match self.guard.enter(&self.clock) {
+        let ticket = match guarded.then(|| self.guard.enter(&self.clock)).transpose() {
             Ok(ticket) => ticket,
-            Err(error) => return failed(error),
+            Err(error) => return failed(EndedBy::Breaker, error),
         };
         // The age of every answer counts from here: before the origin is read.
         let read_at = self.clock.now();
         let started = self.clock.precise_now();
-        let call = AssertUnwindSafe(self.call(flights, source)).catch_unwind();
-        // What the line left of the time; a timeout after less than that is ours.
-        let had_its_time =
-            first.deadline.since(started) >= self.policy.load().hard_timeout.mul_f64(0.9);
-        let answers = match self.within(first.deadline, call).await {
-            Some(Ok(answers)) => answers,
-            Some(Err(panic)) => Err(panicked(&*panic)),
-            None => {
-                Err(Error::new(ErrorKind::Timeout, "the load was cancelled at its hard timeout")
-                    .with("after", format_args!("{:?}", self.clock.precise_now().since(started))))
-            }
+        let time = self.policy.load().load_time_max();
+        let deadline = first.deadline.min(started + time);
+        let call = AssertUnwindSafe(self.call(flights, source, deadline)).catch_unwind();
+        let answers = match self.within(deadline, call).await {
+            Some(Ok(answers)) => answers.map_err(|error| (EndedBy::Loader, error)),
+            Some(Err(_)) => Err((EndedBy::Panic, panicked("the loader panicked"))),
+            None => Err((EndedBy::Timeout, self.cancelled(started))),
         };
-        let cut_short = matches!(&answers, Err(error) if error.kind() == ErrorKind::Timeout);
-        if had_its_time || !cut_short {
+        // What the line left of the time; a timeout after less than that is ours.
+        let had_its_time = deadline.since(started) >= time.mul_f64(0.9);
+        let cut_short = matches!(&answers, Err((EndedBy::Timeout, _)));
+        if let Some(ticket) = ticket
+            && (had_its_time || !cut_short)
+        {
             self.guard.settle(ticket, &verdict(&answers), &self.clock);
         }
         match answers {
             Ok(answers) => {
                 let cost = self.clock.precise_now().since(started);
-                Answers { read_at, cost, answers }
+                Answers { read_at, cost, answers, end: EndedBy::Loader }
             }
-            Err(error) => failed(error),
+            Err((end, error)) => failed(end, error),
         }
+    }
+
+    fn cancelled(&self, started: Moment) -> Error {
+        let policy = self.policy.load();
+        let error = if policy.load_time_max() < policy.hard_timeout {
+            Error::new(ErrorKind::Timeout, "the load was cancelled: its answer would be too old")
+                .with("max_age", format_args!("{:?}", policy.load_time_max()))
+                .remedy("raise max_age above what the origin takes")
+        } else {
+            Error::new(ErrorKind::Timeout, "the load was cancelled at its hard timeout")
+        };
+        error.with("after", format_args!("{:?}", self.clock.precise_now().since(started)))
     }
 
     /// Calls the source with every key at once.
@@ -119,6 +143,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         &self,
         flights: &[Arc<Flight<K, V>>],
         source: Source<V>,
+        deadline: Moment,
     ) -> Result<Vec<Result<Loaded<V>>>> {
         let origin = match (source, &self.origin) {
             (Source::Once(load), _) => return Ok(vec![load().await]),
@@ -131,7 +156,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             }
         };
         let first = &flights[0];
-        let mut context = LoadContext::new(first.cause, first.deadline);
+        let mut context = LoadContext::new(first.cause, deadline);
         if flights.len() == 1 {
             if let Some(held) = &first.held {
                 context = context.holding(held.entry().version);
@@ -182,6 +207,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         answer: Result<Loaded<V>>,
         read_at: Moment,
         cost: Duration,
+        end: EndedBy,
     ) {
         let landing = answer.and_then(|loaded| self.entry(flight, loaded, read_at, cost));
         match landing {
@@ -190,13 +216,13 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
                 let held = self.keep(flight, entry, limits);
                 flight.land(Ok(held));
             }
-            Err(error) => self.land_failed(flight, error),
+            Err(error) => self.land_failed(flight, end, error),
         }
     }
 
-    pub(super) fn land_failed(&self, flight: &Arc<Flight<K, V>>, error: Error) {
+    pub(super) fn land_failed(&self, flight: &Arc<Flight<K, V>>, end: EndedBy, error: Error) {
         let error = error.with("cache", &self.name);
-        self.telemetry.record(EventKind::LoadFailed(error.kind()), Some(&flight.key));
+        self.telemetry.load_failed(end, error.kind(), &flight.key);
         self.flights.leave(flight, || ());
         flight.land(Err(error));
     }
@@ -315,8 +341,8 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
 }
 
 /// What a call says about the origin's health: one good answer is enough.
-fn verdict<V>(answers: &Result<Vec<Result<Loaded<V>>>>) -> Result<()> {
-    let answers = answers.as_ref().map_err(Clone::clone)?;
+fn verdict<V>(answers: &Result<Vec<Result<Loaded<V>>>, (EndedBy, Error)>) -> Result<()> {
+    let answers = answers.as_ref().map_err(|(_, error)| error.clone())?;
     let sick = |answer: &&Result<Loaded<V>>| {
         answer.as_ref().is_err_and(|e| {
             matches!(e.kind(), ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Panicked)
@@ -329,11 +355,9 @@ fn verdict<V>(answers: &Result<Vec<Result<Loaded<V>>>>) -> Result<()> {
     }
 }
 
-fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
-    let message = panic
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no message".to_owned());
-    Error::new(ErrorKind::Panicked, "the loader panicked").with("panic", message)
+/// A panic in foreign code. Its text stays out of the error, which promises to
+/// hold neither secrets nor values: the panic hook has told it already.
+fn panicked(message: &'static str) -> Error {
+    Error::new(ErrorKind::Panicked, message)
+        .remedy("see what the program's panic hook wrote, by default to its standard error")
 }

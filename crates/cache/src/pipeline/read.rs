@@ -27,6 +27,8 @@ pub(crate) struct Request {
 pub(crate) struct Patience {
     pub(crate) soft: Moment,
     pub(crate) hard: Moment,
+    /// Whether `hard` is the caller's deadline and not the policy's.
+    is_callers: bool,
 }
 
 /// How a wait for a load ended.
@@ -94,7 +96,9 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             match self.board(key, &request.terms) {
                 Boarded::Landed(resident) => {
                     self.telemetry.hit(|| key.clone());
-                    return Ok(self.answer(Held::Resident(resident), Tier::Memory));
+                    let now = self.clock.now();
+                    let held = Held::Resident(resident);
+                    return Ok(Hit::new(held, Freshness::Fresh, Tier::Memory, now));
                 }
                 Boarded::Joined(flight) => {
                     if let Some(answer) = self.join(&flight, patience).await {
@@ -119,10 +123,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         patience: Patience,
     ) -> Result<Hit<K, V>> {
         match self.await_landing(flight, patience).await {
-            Ok(held) => {
-                self.telemetry.record(EventKind::Answered, Some(&flight.key));
-                Ok(self.answer(held, Tier::Origin))
-            }
+            Ok(held) => self.landed(&flight.key, held, EventKind::Answered),
             Err((reason, error)) => self.degrade(&flight.key, reason, error),
         }
     }
@@ -137,10 +138,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     ) -> Option<Result<Hit<K, V>>> {
         match self.await_landing(flight, patience).await {
             Ok(held) if self.was_invalidated(&held) => None,
-            Ok(held) => {
-                self.telemetry.record(EventKind::Joined, Some(&flight.key));
-                Some(Ok(self.answer(held, Tier::Origin)))
-            }
+            Ok(held) => Some(self.landed(&flight.key, held, EventKind::Joined)),
             Err((reason, error)) => Some(self.degrade(&flight.key, reason, error)),
         }
     }
@@ -157,7 +155,12 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
                 Err((StaleReason::SoftTimeout, self.timeout("no answer within the soft timeout")))
             }
             Waited::HardTimeout => {
-                Err((StaleReason::OriginFailed, self.timeout("no answer within the hard timeout")))
+                let message = if patience.is_callers {
+                    "no answer by the caller's deadline; the load goes on"
+                } else {
+                    "no answer within the hard timeout"
+                };
+                Err((StaleReason::OriginFailed, self.timeout(message)))
             }
         }
     }
@@ -165,9 +168,11 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     /// The caller's limit, or the policy's.
     pub(crate) fn patience(&self, request: &Request) -> Patience {
         let (now, policy) = (self.clock.precise_now(), self.policy.load());
-        let hard = now + policy.hard_timeout;
-        let hard = request.deadline.map_or(hard, |deadline| deadline.min(hard));
-        Patience { soft: now + policy.soft_timeout, hard }
+        let (soft, hard) = (now + policy.soft_timeout, now + policy.hard_timeout);
+        match request.deadline.filter(|deadline| *deadline < hard) {
+            Some(deadline) => Patience { soft, hard: deadline, is_callers: true },
+            None => Patience { soft, hard, is_callers: false },
+        }
     }
 
     /// Joins the key's flight or begins one.
@@ -203,7 +208,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     /// Waits until the flight lands, the soft timeout passes with a stale answer
     /// at hand, or the reader's time is up.
     async fn wait<'f>(&self, flight: &'f Flight<K, V>, patience: Patience) -> Waited<'f, K, V> {
-        let Patience { soft, hard: deadline } = patience;
+        let Patience { soft, hard: deadline, .. } = patience;
         let mut landing = std::pin::pin!(flight.landing());
         if soft < deadline && self.servable_on_error(&flight.key).is_some() {
             let sleep = std::pin::pin!(self.runtime.sleep_until(&self.clock, soft));
@@ -277,8 +282,34 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         Freshness::Stale { age, reason }
     }
 
-    fn answer(&self, held: Held<K, V>, tier: Tier) -> Hit<K, V> {
-        Hit::new(held, Freshness::Fresh, tier, self.clock.now())
+    /// The answer that a load made, as `exit` tells, unless the load took longer
+    /// than its answer holds: then it is stale, or too old to be given at all.
+    fn landed(&self, key: &K, held: Held<K, V>, exit: EventKind) -> Result<Hit<K, V>> {
+        let now = self.clock.now();
+        let entry = held.entry();
+        let age = entry.age(now);
+        if self.policy.load().max_age.is_some_and(|max_age| age > max_age) {
+            return self.degrade(key, StaleReason::OriginFailed, self.too_old(age));
+        }
+        // What is not kept has no time of its own: it is for those who wait.
+        let holds_at_all = entry.fresh_until > entry.origin_read_at;
+        let freshness = if holds_at_all && !entry.is_fresh(now) {
+            let reason = StaleReason::SlowLoad;
+            self.telemetry.record(EventKind::Stale { age, reason }, Some(key));
+            Freshness::Stale { age, reason }
+        } else {
+            self.telemetry.record(exit, Some(key));
+            Freshness::Fresh
+        };
+        Ok(Hit::new(held, freshness, Tier::Origin, now))
+    }
+
+    fn too_old(&self, age: std::time::Duration) -> Error {
+        Error::new(ErrorKind::Timeout, "the load's answer came too late: it is older than max_age")
+            .with("cache", &self.name)
+            .with("age", format_args!("{age:?}"))
+            .with("max_age", format_args!("{:?}", self.policy.load().max_age.unwrap_or_default()))
+            .remedy("raise max_age above what the origin takes")
     }
 
     fn timeout(&self, message: &'static str) -> Error {

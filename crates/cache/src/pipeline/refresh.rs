@@ -84,7 +84,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         if self.origin.is_none() {
             return false;
         }
-        let shut = self.refuse_when_closing().is_err() || self.runtime.check().is_err();
+        let shut = self.refuse_when_closing().is_err() || self.runtime.check(&self.clock).is_err();
         if shut || self.guard.would_refuse(&self.clock) {
             self.telemetry.record(EventKind::RefreshSkipped, Some(key));
             return false;

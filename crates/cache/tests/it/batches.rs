@@ -211,3 +211,21 @@ async fn keys_that_were_joined_and_then_invalidated_are_loaded_anew_together() {
     assert_eq!(one.await.expect("no panic") + two.await.expect("no panic"), 200);
     assert_eq!(world.origin.calls_count(), 2, "one call for each batch");
 }
+
+#[tokio::test]
+async fn a_rule_that_panics_for_one_key_fails_no_other() {
+    let rule = |key: &String, _: Option<&i64>| {
+        assert_ne!(key, "user-3", "and its row is 4711");
+        larder::Tags::NONE
+    };
+    let world = world_with(plain(), |builder| builder.tag_rule(rule));
+    with_rows(&world, 0..10);
+    let answers = world.users.get_or_load_many(&keys(0..10)).await;
+    for (index, answer) in answers.iter().enumerate() {
+        assert_eq!(answer.is_err(), index == 3, "{answer:?}");
+    }
+    let error = answers[3].as_ref().expect_err("its rule panicked");
+    assert_eq!(error.kind(), larder::ErrorKind::Panicked);
+    assert!(!error.to_string().contains("4711"), "what a panic says may hold a row: {error}");
+    assert_eq!(world.users.statistics().loads_in_flight, 0);
+}

@@ -194,3 +194,39 @@ async fn a_batch_without_one_answer_is_judged_by_its_worst_error() {
     users.get_or_load_many(&keys).await;
     assert_eq!(users.origin_health(), BreakerState::Open);
 }
+
+#[tokio::test]
+async fn a_loaders_own_timeouts_and_refusals_are_not_counted_as_ours() {
+    let world = world(plain());
+    for kind in [ErrorKind::BreakerOpen, ErrorKind::Timeout, ErrorKind::Panicked] {
+        world.origin.script([Answer::Fail(Error::new(kind, "says another cache behind"))]);
+        assert!(world.users.get_or_load(&ann()).await.is_err());
+    }
+    let statistics = world.users.statistics();
+    assert_eq!(statistics.load_failures, 3);
+    assert_eq!(statistics.loads_refused_by_breaker, 0);
+    assert_eq!((statistics.load_timeouts, statistics.load_panics), (0, 0));
+}
+
+/// Five loaders that callers bring along fail.
+async fn five_fail(users: &Cache<String, i64>) {
+    for number in 0..5 {
+        let fail = || async { Err::<i64, _>(std::io::Error::other("scripted")) };
+        assert!(users.get_or_load_with(&format!("user-{number}"), fail).await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn loaders_that_callers_bring_have_a_breaker_only_if_it_was_declared() {
+    let builder = || Cache::<String, i64>::builder("user").policy(plain());
+    let users = builder().build().expect("coherent");
+    five_fail(&users).await;
+    let load = || async { Ok::<_, std::io::Error>(1) };
+    assert!(users.get_or_load_with(&ann(), load).await.is_ok(), "another loader is healthy");
+
+    let guard = OriginGuard::new("api", Breaker::default(), LoadBudget::default());
+    let users = builder().origin_guard(guard).build().expect("coherent");
+    five_fail(&users).await;
+    let error = users.get_or_load_with(&ann(), load).await.expect_err("they share an API");
+    assert_eq!(error.kind(), ErrorKind::BreakerOpen);
+}
