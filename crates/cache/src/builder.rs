@@ -184,6 +184,9 @@ impl<K: CacheKey, V: CacheValue> CacheBuilder<K, V> {
         }
         let runtime = Runtime::new(runtime);
         runtime.check_timer(&clock).map_err(|error| error.with("cache", &name))?;
+        if let Some(guard) = &guard {
+            guard.check().map_err(|error| error.with("cache", &name))?;
+        }
         let has_breaker = origin.is_some() || guard.is_some();
         let guard = guard
             .unwrap_or_else(|| OriginGuard::new(&name, Breaker::default(), LoadBudget::default()));

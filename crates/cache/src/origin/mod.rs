@@ -3,6 +3,7 @@
 
 mod breaker;
 mod budget;
+mod rate;
 
 use std::sync::Arc;
 
@@ -61,10 +62,15 @@ impl OriginGuard {
         self.0.breaker.state(clock.now())
     }
 
-    /// How many loads run now.
+    /// How many loads run now. Those that wait in line do not.
     #[must_use]
     pub fn loads_running(&self) -> usize {
         self.0.budget.running()
+    }
+
+    /// Refuses limits under which no load could ever run.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.0.budget.check().map_err(|error| error.with("origin", self.name()))
     }
 
     /// Asks the breaker. The ticket is to be settled with the load's result.
@@ -100,14 +106,13 @@ impl OriginGuard {
         self.0.breaker.settle(ticket, sick, clock.now());
     }
 
-    /// Waits for a place under the load budget; at once or not at all if the
-    /// load can wait for another day.
+    /// Waits for a place under the load budget.
     pub(crate) async fn permit(&self, runtime: &crate::runtime::Runtime, clock: &Clock) -> Permit {
         self.0.budget.permit(runtime, clock).await
     }
 
     /// A place under the load budget if one is free now.
-    pub(crate) fn try_permit(&self) -> Option<Permit> {
-        self.0.budget.try_permit()
+    pub(crate) fn try_permit(&self, clock: &Clock) -> Option<Permit> {
+        self.0.budget.try_permit(clock)
     }
 }

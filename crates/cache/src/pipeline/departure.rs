@@ -63,7 +63,7 @@ impl<'e, K: CacheKey, V: CacheValue> Departures<'e, K, V> {
     /// without waiting for one. Takes it unless the load that gathers has one.
     pub(super) fn has_place(&mut self) -> bool {
         if self.place.is_none() {
-            self.place = self.engine.guard.try_permit();
+            self.place = self.engine.guard.try_permit(&self.engine.clock);
         }
         self.place.is_some()
     }

@@ -176,7 +176,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
 
     /// A place under the load budget, waited for until the deadline.
     async fn place(&self, deadline: Moment) -> Option<Permit> {
-        if let Some(permit) = self.guard.try_permit() {
+        if let Some(permit) = self.guard.try_permit(&self.clock) {
             return Some(permit);
         }
         self.within(deadline, self.guard.permit(&self.runtime, &self.clock)).await

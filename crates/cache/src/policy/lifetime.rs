@@ -81,7 +81,10 @@ fn early_window(load_cost: Duration, beta: f64) -> Duration {
 fn jittered(ttl: Ttl, share: f64) -> Ttl {
     match ttl {
         Ttl::For(duration) if share > 0.0 => {
-            Ttl::For(duration.mul_f64(1.0 - share * fastrand::f64()))
+            // Of a duration without end even "all of it" may round up beyond what a
+            // `Duration` holds.
+            let seconds = duration.as_secs_f64() * (1.0 - share * fastrand::f64());
+            Ttl::For(Duration::try_from_secs_f64(seconds).unwrap_or(duration).min(duration))
         }
         other => other,
     }

@@ -1,9 +1,12 @@
 //! The origin is worked no harder than its load budget says (R7).
 
 use std::future::IntoFuture;
+use std::sync::{Arc, Mutex};
 
 use futures_util::FutureExt;
-use larder::{Breaker, BreakerState, ErrorKind, EventKind, LoadBudget, OriginGuard, StaleReason};
+use larder::{
+    Breaker, BreakerState, Cache, ErrorKind, EventKind, LoadBudget, OriginGuard, StaleReason,
+};
 use larder_testkit::faulty::{Answer, Gate};
 
 use crate::support::*;
@@ -100,4 +103,83 @@ async fn a_refresh_takes_a_place_at_once_or_is_skipped_with_its_key() {
         world.read().await;
         assert_eq!(world.users.statistics().refreshes, 1);
     }
+}
+
+#[tokio::test]
+async fn no_loads_a_second_are_refused_and_not_unlimited() {
+    let guard = OriginGuard::new("db", Breaker::default(), LoadBudget::default().per_second(0));
+    let built = Cache::<String, i64>::builder("user").origin_guard(guard).build();
+    let error = built.expect_err("refused");
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.to_string().contains("per_second") && error.remedy_text().is_some(), "{error}");
+}
+
+#[tokio::test]
+async fn the_rate_goes_by_the_clock_of_the_cache() {
+    let world = world_under(LoadBudget::concurrent(4).per_second(1), plain());
+    world.read().await;
+    world.users.remove("ann");
+    let key = ann();
+    let mut reading = world.users.get_or_load(&key).into_future();
+    assert!((&mut reading).now_or_never().is_none());
+    // The upkeep, the rate and the reader; the line's deadline too.
+    world.advance_past_sleepers(4, SECOND).await;
+    assert_eq!(reading.await.expect("its second has come").into_value(), Some(1));
+}
+
+#[tokio::test]
+async fn who_waits_for_the_rate_takes_turns_and_no_place() {
+    let budget = LoadBudget::concurrent(1000).per_second(10);
+    let world = world_under(budget, plain().hard_timeout(MINUTE));
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let readers: Vec<_> = (0..30)
+        .map(|number| {
+            let (users, order) = (world.users.clone(), Arc::clone(&order));
+            tokio::spawn(async move {
+                users.get_or_load(&format!("user-{number}")).await.expect("answered");
+                order.lock().expect("no panic").push(number);
+            })
+        })
+        .collect();
+    world.settle("the burst is over", |world| world.origin.calls_count() == 10).await;
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(world.users.origin_guard().loads_running(), 0, "nothing is at the origin");
+    for waiting in (0..20).rev() {
+        world.clock.advance(SECOND / 10);
+        world.settle("one more", |world| world.origin.calls_count() == 30 - waiting).await;
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(world.origin.calls_count(), 30 - waiting, "and only one");
+    }
+    for reader in readers {
+        reader.await.expect("no panic");
+    }
+    assert!(order.lock().expect("no panic").is_sorted());
+}
+
+#[tokio::test]
+async fn who_gives_up_in_line_leaves_the_rate_to_others() {
+    let world = world_under(LoadBudget::concurrent(4).per_second(1), plain());
+    world.read().await;
+    let readers: Vec<_> = (0..100)
+        .map(|number| {
+            let users = world.users.clone();
+            tokio::spawn(
+                async move { users.get_or_load(&format!("user-{number}")).await.map(|_| ()) },
+            )
+        })
+        .collect();
+    world.settle("they wait", |world| world.clock.sleepers_count() > 200).await;
+    world.clock.advance(SECOND * 5);
+    for reader in readers {
+        let _ = reader.await.expect("no panic");
+    }
+    let left = |world: &World| world.users.statistics().loads_in_flight == 0;
+    world.settle("all have left the line", left).await;
+    world.clock.advance(SECOND);
+    world.users.remove("ann");
+    assert_eq!(world.read().await, Some(1), "no hundred seconds of theirs are left to wait for");
 }

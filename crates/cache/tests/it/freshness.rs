@@ -336,3 +336,10 @@ async fn what_is_not_kept_is_fresh_for_whoever_waited() {
     world.advance_past_sleepers(4, SECOND).await;
     assert!(reader.await.expect("no panic").is_fresh());
 }
+
+#[tokio::test]
+async fn jitter_of_a_ttl_without_end_does_not_overflow() {
+    let world = world(Policy::ttl(Duration::MAX).jitter(1e-20));
+    world.users.put(&ann(), 3).await.expect("put");
+    assert!(world.hit().await.is_fresh());
+}
