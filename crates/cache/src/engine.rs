@@ -19,6 +19,9 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> CacheKey for K {}
 /// What a value must be: shareable between threads. A clone is made only where
 /// a caller takes the value out and where an origin answers "not modified"; wrap
 /// what is expensive to clone in an `Arc`.
+///
+/// A value may be dropped while an internal lock is held, when another's arrival
+/// evicts it: its `Drop` must not call the cache that held it.
 pub trait CacheValue: Clone + Send + Sync + 'static {}
 impl<V: Clone + Send + Sync + 'static> CacheValue for V {}
 

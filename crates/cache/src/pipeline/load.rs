@@ -11,6 +11,8 @@ use larder_core::{
 };
 
 use super::departure::Crew;
+use larder_memory::Resident;
+
 use crate::engine::{CacheKey, CacheValue, Engine};
 use crate::flight::Flight;
 use crate::hit::Held;
@@ -159,7 +161,8 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         let mut context = LoadContext::new(first.cause, deadline);
         if flights.len() == 1 {
             if let Some(held) = &first.held {
-                context = context.holding(held.entry().version);
+                let entry = held.entry();
+                context = context.holding(entry.version, entry.age(self.clock.now()));
             }
             return Ok(vec![origin.load(&first.key, &context).await]);
         }
@@ -234,30 +237,36 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         entry: Entry<V>,
         limits: Option<Limits>,
     ) -> Held<K, V> {
+        let now = self.clock.now();
+        self.reclaim_dead(&flight.key, now);
         let Some(limits) = limits else {
-            self.flights.leave(flight, || self.drop_superseded(flight));
+            // A newer answer that is not to be kept leaves nothing older behind.
+            self.flights.leave(flight, || self.take_out(&flight.key, now));
             return Held::Detached(Arc::new(entry));
         };
         let mut entry = Some(entry);
         let kept = self.flights.leave(flight, || {
-            entry.take().map(|entry| {
-                let now = self.clock.now();
-                self.memory.insert(flight.key.clone(), entry, limits.lifetime, now)
-            })
+            // Both leave the lock before either is dropped.
+            let old = self.memory.peek(&flight.key, now);
+            let keep = |entry| self.memory.insert(flight.key.clone(), entry, limits.lifetime, now);
+            (old, entry.take().map(keep))
         });
-        match (kept.flatten(), entry) {
+        self.reclaim_a_little();
+        let kept = kept.and_then(|(_old, new)| new);
+        if kept.as_ref().is_none_or(|kept| self.was_removed(kept.entry())) {
+            self.telemetry.record(EventKind::Fenced, Some(&flight.key));
+        }
+        match (kept, entry) {
             (Some(resident), _) => Held::Resident(resident),
-            (None, Some(entry)) => {
-                self.telemetry.record(EventKind::Fenced, Some(&flight.key));
-                Held::Detached(Arc::new(entry))
-            }
+            (None, Some(entry)) => Held::Detached(Arc::new(entry)),
             (None, None) => unreachable!("the entry is either kept or still here"),
         }
     }
 
-    /// A newer answer that is not to be kept leaves nothing older behind.
-    fn drop_superseded(&self, flight: &Flight<K, V>) {
-        self.memory.remove(&flight.key);
+    /// Whether a load's answer was removed by tag, or with the whole cache, before
+    /// it came.
+    fn was_removed(&self, entry: &Entry<V>) -> bool {
+        self.memory.watermarks(&entry.tags).removed > entry.version
     }
 
     /// The entry of a loader's answer, with its limits if it is to be kept.
@@ -269,14 +278,20 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         cost: Duration,
     ) -> Result<(Entry<V>, Option<Limits>)> {
         let policy = self.policy.load();
-        let class = loaded.class.unwrap_or(policy.class);
-        let held_tags = flight.held.as_ref().map_or(Tags::NONE, |held| held.entry().tags.clone());
+        let mut renewed = None;
         let (value, may_keep, tags) = match loaded.outcome {
             Outcome::Found(value) => (value, true, loaded.tags),
             Outcome::DontCache(value) => (value, false, loaded.tags),
-            Outcome::NotModified => (self.unmodified(flight)?, true, loaded.tags.union(&held_tags)),
+            Outcome::NotModified => {
+                let held = held(flight)?;
+                renewed = Some(held);
+                (held.value.clone(), true, loaded.tags.union(&held.tags))
+            }
             _ => return Err(Error::new(ErrorKind::Unsupported, "unknown loader outcome")),
         };
+        // What still holds is no less sensitive than it was.
+        let class = renewed.map_or(policy.class, |held| held.class.max(policy.class));
+        let class = loaded.class.unwrap_or(class);
         let of_value = || flight.terms.ttl.or_else(|| self.ttl_rule(&flight.key, &value));
         // What a request says is about a value; absence has a TTL of its own.
         let ttl = loaded.ttl.or_else(|| value.is_present().then(of_value).flatten());
@@ -286,9 +301,11 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             origin_read_at: read_at,
             load_cost: cost,
             ttl,
+            // Nor does it hold longer, unless somebody says so.
+            at_most: renewed.filter(|_| ttl.is_none()).map(|held| held.age(held.fresh_until)),
             refreshable: self.origin.is_some(),
         };
-        let kept = may_keep && class.may_be_cached();
+        let kept = may_keep && class.may_be_cached() && policy.class.may_be_cached();
         let limits = kept.then(|| limits(&policy, &answer)).flatten();
         let entry = self.new_entry(value, flight, &limits, read_at, cost, tags, class);
         Ok((entry, limits))
@@ -319,17 +336,6 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         }
     }
 
-    fn unmodified(&self, flight: &Flight<K, V>) -> Result<Value<V>> {
-        let held = flight.held.as_ref().ok_or_else(|| {
-            Error::new(
-                ErrorKind::OriginFailed,
-                "the loader says \"not modified\" of what is not held",
-            )
-            .remedy("answer not_modified only when LoadContext::held names a version")
-        })?;
-        Ok(held.entry().value.clone())
-    }
-
     pub(crate) fn ttl_rule(&self, key: &K, value: &Value<V>) -> Option<larder_core::Ttl> {
         let (rule, value) = (self.rules.ttl.as_ref()?, value.as_option()?);
         rule(key, value)
@@ -338,6 +344,15 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     pub(crate) fn tag_rule(&self, key: &K, value: &Value<V>) -> Tags {
         self.rules.tags.as_ref().map_or(Tags::NONE, |rule| rule(key, value.as_option()))
     }
+}
+
+/// What "not modified" is said of.
+fn held<K, V>(flight: &Flight<K, V>) -> Result<&Entry<V>> {
+    flight.held.as_ref().map(Resident::entry).ok_or_else(|| {
+        let message = "the loader says \"not modified\" of what is not held";
+        Error::new(ErrorKind::OriginFailed, message)
+            .remedy("answer not_modified only when LoadContext::held names a version")
+    })
 }
 
 /// What a call says about the origin's health: one good answer is enough.

@@ -76,6 +76,7 @@ async fn a_tag_removed_during_a_load_wins_although_no_entry_had_it_yet() {
     })
     .await;
     assert!(world.users.get_memory("ann").is_none());
+    assert_eq!(world.users.statistics().fills_fenced, 1);
     assert_eq!(world.read().await, Some(2));
 }
 
@@ -114,6 +115,7 @@ async fn a_clear_during_a_load_wins() {
     })
     .await;
     assert!(world.users.get_memory("ann").is_none());
+    assert_eq!(world.users.statistics().fills_fenced, 1);
     assert_eq!(world.read().await, Some(2));
 }
 

@@ -218,6 +218,10 @@ async fn personal_data_goes_to_the_origin_each_time_and_is_never_kept() {
     assert_eq!(world.loads(), 2);
     assert!(world.users.get_memory("ann").is_none());
     assert!(world.users.put(&ann(), 3).await.is_err());
+    world.origin.script([Answer::Say(Loaded::value(1).class(larder::Class::Public))]);
+    world.read().await;
+    assert!(world.users.get_memory("ann").is_none(), "a loader cannot allow it");
+    assert_eq!(world.users.statistics().fills_fenced, 0, "nothing came in between");
     let per_value = world_with(plain(), |builder| builder);
     per_value.origin.script([Answer::Say(Loaded::value(1).class(larder::Class::Credential))]);
     per_value.read().await;

@@ -12,3 +12,4 @@ mod shutdown;
 mod single_flight;
 mod support;
 mod tags;
+mod writes;
