@@ -6,12 +6,13 @@
 //! | join the key's flight, or begin one with a fence token | `read::Engine::load` |
 //! | flights gathered into loads, one a batch | `departure` |
 //! | budget, breaker, the origin under its hard timeout | `load::Engine::ask` |
-//! | keep the answer if its fence still holds | `load::Engine::land` |
+//! | keep the answer if its fence still holds | `land::Engine::land` |
 //! | degrade: stale within its cap, the fallback, an error | `read::Engine::degrade` |
 //! | write, expire, remove: fence, version, memory | `write` |
 
 mod batch;
 mod departure;
+mod land;
 mod load;
 mod read;
 mod refresh;
