@@ -105,7 +105,9 @@ impl<K: CacheKey, V: CacheValue> CacheBuilder<K, V> {
     }
 
     /// The breaker and load budget of the origin, shared with its other caches.
-    /// Default: one of this cache's own with default limits.
+    /// Default: one of this cache's own with default limits, whose breaker stays
+    /// closed without an origin: the loaders that callers bring along may have
+    /// nothing in common.
     pub fn origin_guard(mut self, guard: OriginGuard) -> Self {
         self.guard = Some(guard);
         self
@@ -152,8 +154,9 @@ impl<K: CacheKey, V: CacheValue> CacheBuilder<K, V> {
     }
 
     /// Where its loads and its upkeep run. Default: the runtime that `build` is
-    /// called on; without one, expired entries are reclaimed as others are
-    /// written.
+    /// called on. Without one, and once it has ended, loads run on the runtime of
+    /// the reader that begins them and expired entries are reclaimed as others
+    /// are written.
     pub fn runtime(mut self, runtime: tokio::runtime::Handle) -> Self {
         self.runtime = Some(runtime);
         self
@@ -162,8 +165,8 @@ impl<K: CacheKey, V: CacheValue> CacheBuilder<K, V> {
     /// The cache.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] if options contradict each other; the error names
-    /// the remedy.
+    /// [`ErrorKind::Config`] if options contradict each other, or the runtime has
+    /// no timer; the error names the remedy.
     pub fn build(self) -> Result<Cache<K, V>> {
         let Self { name, memory, origin, guard, policy, rules, clock, runtime } = self;
         let memory = memory.unwrap_or_else(|| Memory::entries(10_000));
@@ -183,6 +186,12 @@ impl<K: CacheKey, V: CacheValue> CacheBuilder<K, V> {
         if let Some(entries) = memory.estimated_entries {
             options = options.estimated_entries(entries as u64);
         }
+        let runtime = Runtime::new(runtime);
+        runtime.check_timer(&clock).map_err(|error| error.with("cache", &name))?;
+        if let Some(guard) = &guard {
+            guard.check().map_err(|error| error.with("cache", &name))?;
+        }
+        let has_breaker = origin.is_some() || guard.is_some();
         let guard = guard
             .unwrap_or_else(|| OriginGuard::new(&name, Breaker::default(), LoadBudget::default()));
         let engine = Arc::new(Engine {
@@ -191,10 +200,11 @@ impl<K: CacheKey, V: CacheValue> CacheBuilder<K, V> {
             flights: Flights::new(),
             origin,
             guard,
+            has_breaker,
             policy: ArcSwap::from_pointee(policy),
             rules,
             clock,
-            runtime: Runtime::new(runtime),
+            runtime,
             telemetry,
             closing: AtomicBool::new(false),
         });

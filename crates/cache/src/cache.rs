@@ -119,7 +119,8 @@ impl<K: CacheKey, V: CacheValue> Cache<K, V> {
     /// way does not overwrite it.
     ///
     /// # Errors
-    /// [`larder_core::ErrorKind::InvalidInput`] for a class that is never kept.
+    /// [`larder_core::ErrorKind::InvalidInput`] for a class that is never kept, and
+    /// for a TTL of zero; that removes the key's earlier value.
     pub fn put<'c>(&'c self, key: &'c K, value: V) -> Put<'c, K, V> {
         Put::new(&self.0, key, value)
     }
@@ -135,7 +136,7 @@ impl<K: CacheKey, V: CacheValue> Cache<K, V> {
     }
 
     /// The key is gone, and a load that began before does not bring it back.
-    /// Returns whether it was there.
+    /// Returns whether it was there: what had expired for good was not.
     pub fn remove<Q>(&self, key: &Q) -> bool
     where
         K: Borrow<Q>,
@@ -173,7 +174,8 @@ impl<K: CacheKey, V: CacheValue> Cache<K, V> {
     {
         let now = self.0.clock.now();
         let resident = self.0.memory.peek(key, now)?;
-        Some(Inspection::new(&resident, now, self.0.flights.is_under_way(key)))
+        let window = self.0.policy.load().stale_window();
+        Some(Inspection::new(&resident, now, window, self.0.flights.is_under_way(key)))
     }
 
     /// Reads the value that memory holds for a key, fresh or not, without
@@ -214,14 +216,19 @@ impl<K: CacheKey, V: CacheValue> Cache<K, V> {
         self.0.policy.load_full()
     }
 
-    /// Changes what it promises. Entries keep the limits they were made with.
+    /// Changes what it promises. Entries keep the limits they were made with, but
+    /// a class of data that must not be cached clears the cache.
     ///
     /// # Errors
     /// [`larder_core::ErrorKind::Config`] if the policy contradicts itself; the
     /// old one stays.
     pub fn set_policy(&self, policy: Policy) -> Result<()> {
         validate(&self.0.name, &policy, self.0.origin.is_some())?;
+        let may_be_cached = policy.class.may_be_cached();
         self.0.policy.store(Arc::new(policy));
+        if !may_be_cached {
+            self.0.clear();
+        }
         Ok(())
     }
 

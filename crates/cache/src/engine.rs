@@ -19,6 +19,9 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> CacheKey for K {}
 /// What a value must be: shareable between threads. A clone is made only where
 /// a caller takes the value out and where an origin answers "not modified"; wrap
 /// what is expensive to clone in an `Arc`.
+///
+/// A value may be dropped while an internal lock is held, when another's arrival
+/// evicts it: its `Drop` must not call the cache that held it.
 pub trait CacheValue: Clone + Send + Sync + 'static {}
 impl<V: Clone + Send + Sync + 'static> CacheValue for V {}
 
@@ -33,6 +36,9 @@ pub(crate) struct Engine<K, V> {
     pub(crate) flights: Flights<K, V>,
     pub(crate) origin: Option<Arc<dyn DynOrigin<K, V>>>,
     pub(crate) guard: OriginGuard,
+    /// Whether failed loads count against the guard: with an origin, or a guard
+    /// that was declared.
+    pub(crate) has_breaker: bool,
     pub(crate) policy: ArcSwap<Policy>,
     pub(crate) rules: Rules<K, V>,
     pub(crate) clock: Clock,

@@ -6,6 +6,12 @@
 //! a write takes the flight out. So either the invalidation comes first and the
 //! answer is not kept, or the answer is kept first and the invalidation removes
 //! it.
+//!
+//! What leaves memory by way of that lock is dropped after it: a value's `Drop`
+//! is foreign code, and may call its cache. Callers see to that for the entry of
+//! their key by returning it from `keep` and `act`. Not theirs to see to is what
+//! an insertion evicts: the `Drop` of a value evicted by another key must not
+//! call its cache, as [`crate::CacheValue`] says.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -129,26 +135,27 @@ impl<K: Hash + Eq + Clone, V> Flights<K, V> {
     }
 
     /// Joins the key's flight, or begins one unless `look` finds that a load
-    /// has landed in the meantime.
-    pub(crate) fn board(
+    /// has landed in the meantime. Fails only as `begin` does, which is not
+    /// called where there is something to join.
+    pub(crate) fn board<E>(
         &self,
         key: &K,
         look: impl FnOnce() -> Option<Resident<K, V>>,
-        begin: impl FnOnce() -> Flight<K, V>,
-    ) -> Boarded<K, V> {
+        begin: impl FnOnce() -> Result<Flight<K, V>, E>,
+    ) -> Result<Boarded<K, V>, E> {
         let mut shard = self.shard(key).lock();
         if let Some(flight) = shard.get(key) {
-            return Boarded::Joined(Arc::clone(flight));
+            return Ok(Boarded::Joined(Arc::clone(flight)));
         }
         if let Some(resident) = look() {
-            return Boarded::Landed(resident);
+            return Ok(Boarded::Landed(resident));
         }
-        let flight = Arc::new(begin());
+        let flight = Arc::new(begin()?);
         shard.insert(key.clone(), Arc::clone(&flight));
-        Boarded::Began(flight)
+        Ok(Boarded::Began(flight))
     }
 
-    /// Takes a flight out and runs `keep` if no invalidation or write took it
+    /// Takes a flight out and runs `keep`, under the lock, if no invalidation or write took it
     /// out before.
     pub(crate) fn leave<R>(
         &self,
@@ -160,21 +167,27 @@ impl<K: Hash + Eq + Clone, V> Flights<K, V> {
         if !current {
             return None;
         }
-        shard.remove(&flight.key);
-        Some(keep())
+        let left = shard.remove_entry(&flight.key);
+        let kept = keep();
+        drop(shard);
+        drop(left);
+        Some(kept)
     }
 
     /// Takes the key's flight out, so that its answer is not kept and nobody
-    /// joins it any more, and runs `act` before any other load of the key can
-    /// begin or land.
+    /// joins it any more, and runs `act`, under the lock, before any other load of
+    /// the key can begin or land.
     pub(crate) fn fence<Q, R>(&self, key: &Q, act: impl FnOnce() -> R) -> R
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
         let mut shard = self.shard(key).lock();
-        shard.remove(key);
-        act()
+        let fenced = shard.remove_entry(key);
+        let acted = act();
+        drop(shard);
+        drop(fenced);
+        acted
     }
 
     pub(crate) fn is_under_way<Q>(&self, key: &Q) -> bool

@@ -28,10 +28,13 @@ pub enum Freshness {
 pub enum StaleReason {
     /// It is being refreshed in the background.
     Revalidating,
-    /// The origin failed, or its breaker is open.
+    /// The origin failed, or is not asked at present: its breaker is open, its
+    /// load budget has no place for a refresh, or the cache is shutting down.
     OriginFailed,
     /// The origin took longer than the soft timeout; the load goes on.
     SoftTimeout,
+    /// Its own load took longer than it holds: it had expired when it came.
+    SlowLoad,
 }
 
 /// Where an answer came from.

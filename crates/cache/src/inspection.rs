@@ -30,15 +30,22 @@ pub struct Inspection {
 }
 
 impl Inspection {
-    pub(crate) fn new<K, V>(resident: &Resident<K, V>, now: Moment, loading: bool) -> Self {
+    pub(crate) fn new<K, V>(
+        resident: &Resident<K, V>,
+        now: Moment,
+        stale_window: Duration,
+        loading: bool,
+    ) -> Self {
         let entry = resident.entry();
+        // What was expired before its time is stale from then on.
+        let stale_until = resident.stale_until().min(resident.fresh_until() + stale_window);
         let left = |until: Moment| (!until.is_never()).then(|| until.since(now));
         Self {
             present: entry.value.is_present(),
             fresh: resident.is_fresh(now),
             age: entry.age(now),
             fresh_for: left(resident.fresh_until()),
-            stale_for: left(resident.stale_until()),
+            stale_for: left(stale_until),
             version: entry.version,
             load_cost: entry.load_cost,
             tags: entry.tags.clone(),

@@ -11,16 +11,13 @@ const EVERY: Duration = Duration::from_millis(250);
 /// How many entries one turn reclaims before it lets others run.
 const BATCH: usize = 4096;
 
-/// Starts the upkeep of a cache. It ends when the cache is gone, and does not
-/// start without a runtime.
+/// Starts the upkeep of a cache. It ends with the cache or its runtime, and does
+/// not start without one: then each write reclaims a little.
 pub(crate) fn start<K: CacheKey, V: CacheValue>(engine: &Arc<Engine<K, V>>) {
-    if cfg!(shuttle) || engine.runtime.check().is_err() {
-        return;
-    }
     let (runtime, clock) = (engine.runtime.clone(), engine.clock.clone());
     let engine = Arc::downgrade(engine);
     let sleeper = runtime.clone();
-    runtime.spawn(async move {
+    runtime.spawn_upkeep(async move {
         loop {
             match turn(&engine) {
                 Turn::Done => sleeper.sleep_until(&clock, clock.precise_now() + EVERY).await,

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use futures_util::future::select;
 use larder::{
-    Cache, Error, ErrorKind, LoadContext, Loaded, ManualClock, Memory, Origin, Policy, Result,
+    Cache, Error, ErrorKind, Hit, LoadContext, Loaded, ManualClock, Memory, Origin, Policy, Result,
 };
 use shuttle::scheduler::{DfsScheduler, PctScheduler, RandomScheduler, Scheduler};
 use shuttle::sync::Mutex;
@@ -27,6 +27,8 @@ use shuttle::{future, thread};
 
 const KEY: &str = "ann";
 const TAG: &str = "people";
+/// What the row holds before any writer.
+const FIRST: u64 = 1;
 
 /// How a writer tells the cache that the row has changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,7 +45,7 @@ const VERBS: [Verb; 6] =
     [Verb::Put, Verb::Remove, Verb::RemoveTag, Verb::Clear, Verb::Expire, Verb::ExpireTag];
 
 /// A row that a load reads first and answers later, so that whatever can come
-/// between does.
+/// between does. Says "not modified" of what is held while no writer has come.
 #[derive(Clone)]
 struct Row {
     value: Arc<AtomicU64>,
@@ -58,14 +60,20 @@ enum Fails {
 }
 
 impl Origin<String, u64> for Row {
-    async fn load(&self, _: &String, _: &LoadContext) -> Result<Loaded<u64>> {
+    async fn load(&self, _: &String, context: &LoadContext) -> Result<Loaded<u64>> {
         let value = self.value.load(Ordering::SeqCst);
         future::yield_now().await;
         match self.fails {
+            Fails::Never if context.held.is_some() && value == FIRST => Ok(Loaded::not_modified()),
             Fails::Never => Ok(Loaded::value(value).tags([TAG])),
             Fails::ByPanic => panic!("the loader of this scenario panics"),
             Fails::ByError => Err(Error::new(ErrorKind::Unavailable, "scripted")),
         }
+    }
+
+    /// Takes a whole batch at once, which it answers key by key.
+    fn batch_limit(&self) -> usize {
+        8
     }
 }
 
@@ -80,20 +88,56 @@ struct World {
 
 impl World {
     fn new(fails: Fails) -> Self {
-        let row = Row { value: Arc::new(AtomicU64::new(1)), fails };
+        Self::with(Policy::default(), &ManualClock::new(), fails)
+    }
+
+    /// A world in which the row has been read and has since expired; it may be
+    /// served stale while it is refreshed.
+    fn stale() -> Self {
+        let clock = ManualClock::new();
+        let ttl = Duration::from_secs(60);
+        let world = Self::with(Policy::ttl(ttl).stale_while_revalidate(ttl), &clock, Fails::Never);
+        future::block_on(world.read());
+        clock.advance(ttl);
+        world
+    }
+
+    fn with(policy: Policy, clock: &ManualClock, fails: Fails) -> Self {
+        let row = Row { value: Arc::new(AtomicU64::new(FIRST)), fails };
         let cache = Cache::builder("user")
             .memory(Memory::entries(100))
             .origin(row.clone())
-            .policy(Policy::default().jitter(0.0).early_refresh_beta(None))
-            .clock(ManualClock::new())
+            .policy(policy.jitter(0.0).early_refresh_beta(None))
+            .clock(clock.clone())
             .build()
             .expect("a coherent cache");
-        Self { cache, row, told: Arc::new(AtomicU64::new(1)), writers: Arc::new(Mutex::new(())) }
+        Self {
+            cache,
+            row,
+            told: Arc::new(AtomicU64::new(FIRST)),
+            writers: Arc::new(Mutex::new(())),
+        }
     }
 
     async fn read(&self) {
         let told = self.told.load(Ordering::SeqCst);
         let read = self.cache.get_or_load(&KEY.to_owned()).await;
+        self.judge(told, read);
+    }
+
+    /// Reads the key twice in one batch, among others.
+    async fn read_many(&self) {
+        let told = self.told.load(Ordering::SeqCst);
+        let keys = [KEY, "bob", KEY, "eve"].map(str::to_owned);
+        let answers = self.cache.get_or_load_many(&keys).await;
+        assert_eq!(answers.len(), keys.len());
+        for (key, read) in keys.iter().zip(answers) {
+            // Writers tell of one key by name, and of no other.
+            self.judge(if key == KEY { told } else { FIRST }, read);
+        }
+    }
+
+    fn judge(&self, told: u64, read: Result<Hit<String, u64>>) {
         match (self.row.fails, read) {
             (Fails::Never, Ok(hit)) => {
                 let value = hit.value().copied().expect("the row is there");
@@ -140,11 +184,24 @@ fn scenario(warm: bool, readers: usize, verbs: &[Verb], fails: Fails) {
     if warm {
         future::block_on(world.read());
     }
-    let mut tasks = Vec::new();
-    for _ in 0..readers {
-        let world = world.clone();
-        tasks.push(future::spawn(async move { world.read().await }));
-    }
+    beside(&world, &vec![Reader::One; readers], verbs);
+}
+
+/// Runs these readers of a world beside its writers, then one reader after all.
+fn beside(world: &World, readers: &[Reader], verbs: &[Verb]) {
+    let readers: Vec<_> = readers
+        .iter()
+        .copied()
+        .map(|reader| {
+            let world = world.clone();
+            future::spawn(async move {
+                match reader {
+                    Reader::One => world.read().await,
+                    Reader::Many => world.read_many().await,
+                }
+            })
+        })
+        .collect();
     let writers: Vec<_> = verbs
         .iter()
         .copied()
@@ -153,13 +210,19 @@ fn scenario(warm: bool, readers: usize, verbs: &[Verb], fails: Fails) {
             thread::spawn(move || world.write(verb))
         })
         .collect();
-    for task in tasks {
-        future::block_on(task).expect("no reader panics");
+    for reader in readers {
+        future::block_on(reader).expect("no reader panics");
     }
     for writer in writers {
         writer.join().expect("no writer panics");
     }
     world.ends();
+}
+
+#[derive(Clone, Copy)]
+enum Reader {
+    One,
+    Many,
 }
 
 /// Runs a scenario under a scheduler and returns how many schedules it took.
@@ -259,4 +322,47 @@ fn a_reader_that_leaves_takes_nobody_along() {
     let random = explore(RandomScheduler::new(schedules(20_000)), run);
     let prioritised = explore(PctScheduler::new(4, schedules(20_000)), run);
     report("a reader that leaves", random + prioritised);
+}
+
+/// What is gone may not be served stale either. What is expired may be.
+const REMOVING: [Verb; 4] = [Verb::Put, Verb::Remove, Verb::RemoveTag, Verb::Clear];
+
+#[test]
+fn a_refresh_behind_a_stale_answer_brings_nothing_back() {
+    let mut count = 0;
+    for verb in REMOVING {
+        for readers in [&[Reader::One][..], &[Reader::One; 2], &[Reader::Many]] {
+            let run = move || beside(&World::stale(), readers, &[verb]);
+            count += explore(RandomScheduler::new(schedules(10_000)), run);
+            count += explore(PctScheduler::new(4, schedules(10_000)), run);
+        }
+    }
+    report("a refresh behind a stale answer", count);
+}
+
+#[test]
+fn batches_beside_readers_and_writers() {
+    let mut count = 0;
+    for verb in VERBS {
+        for readers in [[Reader::Many, Reader::Many], [Reader::Many, Reader::One]] {
+            let run = move || beside(&World::new(Fails::Never), &readers, &[verb, Verb::Remove]);
+            count += explore(RandomScheduler::new(schedules(5_000)), run);
+            count += explore(PctScheduler::new(4, schedules(5_000)), run);
+        }
+    }
+    report("batches beside readers and writers", count);
+}
+
+#[test]
+fn a_failing_batch_leaves_nobody_waiting() {
+    let mut count = 0;
+    for fails in [Fails::ByError, Fails::ByPanic] {
+        let run = move || {
+            let readers = [Reader::Many, Reader::Many];
+            beside(&World::new(fails), &readers, &[Verb::Clear]);
+        };
+        count += explore(RandomScheduler::new(schedules(5_000)), run);
+        count += explore(PctScheduler::new(4, schedules(5_000)), run);
+    }
+    report("a failing batch", count);
 }

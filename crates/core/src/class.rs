@@ -3,8 +3,9 @@ use std::str::FromStr;
 
 use crate::{Error, ErrorKind};
 
-/// How sensitive a kind of data is (S1). Decides which tiers may hold it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+/// How sensitive a kind of data is (S1), in order. Decides which tiers may hold
+/// it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 #[non_exhaustive]
 pub enum Class {
     /// Anyone may see it; any tier may hold it.

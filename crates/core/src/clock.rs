@@ -127,13 +127,19 @@ impl ManualClock {
         Moment::from_nanos(self.0.nanos.load(Ordering::Acquire))
     }
 
-    /// Moves the time forward and wakes every sleeper that is due.
+    /// Moves the time forward, at most to the last moment that there is, and wakes
+    /// every sleeper that is due.
     pub fn advance(&self, duration: Duration) {
-        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        let now = self.0.nanos.fetch_add(nanos, Ordering::AcqRel) + nanos;
+        let advanced = |nanos| {
+            let now = Moment::from_nanos(nanos) + duration;
+            // No clock ever shows "never".
+            now.min(Moment::from_nanos(Moment::NEVER.as_nanos() - 1))
+        };
+        let step = |nanos| advanced(nanos).as_nanos();
+        let before = self.0.nanos.update(Ordering::AcqRel, Ordering::Acquire, step);
         let due = {
             let mut sleepers = self.sleepers();
-            let later = sleepers.waiting.split_off(&(Moment::from_nanos(now) + TICK, 0));
+            let later = sleepers.waiting.split_off(&(advanced(before) + TICK, 0));
             std::mem::replace(&mut sleepers.waiting, later)
         };
         for waker in due.into_values() {
@@ -245,5 +251,22 @@ mod tests {
         wait.abort();
         assert!(wait.await.is_err());
         assert_eq!(clock.sleepers_count(), 0);
+    }
+
+    #[tokio::test]
+    async fn the_end_of_time_is_reached_and_not_passed() {
+        let clock = ManualClock::new();
+        let never = tokio::spawn(clock.sleep_until(Moment::NEVER));
+        while clock.sleepers_count() == 0 {
+            tokio::task::yield_now().await;
+        }
+        for _ in 0..2 {
+            clock.advance(Duration::MAX);
+            assert!(clock.now() < Moment::NEVER);
+            assert!(clock.now().since(Moment::START) > Duration::from_secs(3600 * 24 * 365 * 500));
+        }
+        tokio::task::yield_now().await;
+        assert!(!never.is_finished());
+        never.abort();
     }
 }

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use crate::{Class, Moment, Tag, Tags, Ttl, Value, Version};
 
 /// Why an origin is asked.
@@ -20,22 +22,29 @@ pub struct LoadContext {
     pub cause: LoadCause,
     /// When the answer is of no use any more: the hard timeout.
     pub deadline: Moment,
-    /// The version held, if one is: an origin that can tell that nothing
-    /// changed since may answer [`Loaded::not_modified`].
+    /// The version held, if one is that may still be served: an origin that can
+    /// tell that nothing changed since may answer [`Loaded::not_modified`]. What
+    /// has expired is held for as long as it may be served stale; without a stale
+    /// window in the cache's policy a load after expiry holds nothing. Loads of
+    /// many keys at once are not told what is held.
     pub held: Option<Version>,
+    /// How long ago the held value was read at the origin: what an
+    /// `If-Modified-Since` counts back.
+    pub held_age: Option<Duration>,
 }
 
 impl LoadContext {
     /// A load for this cause, with this deadline.
     #[must_use]
     pub const fn new(cause: LoadCause, deadline: Moment) -> Self {
-        Self { cause, deadline, held: None }
+        Self { cause, deadline, held: None, held_age: None }
     }
 
-    /// The same, with the version that is held.
+    /// The same, with the version that is held and how long ago it was read.
     #[must_use]
-    pub const fn holding(mut self, version: Version) -> Self {
+    pub const fn holding(mut self, version: Version, age: Duration) -> Self {
         self.held = Some(version);
+        self.held_age = Some(age);
         self
     }
 }
@@ -88,7 +97,9 @@ impl<V> Loaded<V> {
         Self::of(Outcome::Found(Value::Absent))
     }
 
-    /// The version held still holds: its freshness starts anew.
+    /// The version held still holds: its freshness starts anew. Its tags stay, and
+    /// it is no less sensitive than before. Unless a TTL is given here, by the
+    /// request or by the cache's rule, it holds as long as before at most.
     #[must_use]
     pub const fn not_modified() -> Self {
         Self::of(Outcome::NotModified)

@@ -134,6 +134,13 @@ impl BreakerSwitch {
         }
     }
 
+    pub(crate) fn would_refuse(&self, now: Moment) -> bool {
+        match self.inner.lock().state {
+            State::Closed { .. } => false,
+            State::Open { until } | State::HalfOpen { until } => now < until,
+        }
+    }
+
     pub(crate) fn state(&self, now: Moment) -> BreakerState {
         match self.inner.lock().state {
             State::Closed { .. } => BreakerState::Closed,

@@ -3,6 +3,7 @@
 
 mod breaker;
 mod budget;
+mod rate;
 
 use std::sync::Arc;
 
@@ -10,8 +11,9 @@ use larder_core::{Clock, Error, ErrorKind, Result};
 
 pub use breaker::{Breaker, BreakerState};
 use breaker::{BreakerSwitch, Ticket};
+use budget::Budgeted;
 pub use budget::LoadBudget;
-use budget::{Budgeted, Permit};
+pub(crate) use budget::Permit;
 
 /// Guards one origin. Caches of the same origin share one guard, so that they
 /// share its breaker (R4) and its load budget (R7).
@@ -60,10 +62,15 @@ impl OriginGuard {
         self.0.breaker.state(clock.now())
     }
 
-    /// How many loads run now.
+    /// How many loads run now. Those that wait in line do not.
     #[must_use]
     pub fn loads_running(&self) -> usize {
         self.0.budget.running()
+    }
+
+    /// Refuses limits under which no load could ever run.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.0.budget.check().map_err(|error| error.with("origin", self.name()))
     }
 
     /// Asks the breaker. The ticket is to be settled with the load's result.
@@ -75,6 +82,12 @@ impl OriginGuard {
     pub(crate) fn refuse_while_open(&self, clock: &Clock) -> Result<()> {
         let retry_in = self.0.breaker.open_for(clock.now());
         retry_in.map_or(Ok(()), |retry_in| Err(self.refused(retry_in)))
+    }
+
+    /// Whether the breaker would refuse a load now: it is open, or half-open with
+    /// its one load on the way.
+    pub(crate) fn would_refuse(&self, clock: &Clock) -> bool {
+        self.0.breaker.would_refuse(clock.now())
     }
 
     fn refused(&self, retry_in: std::time::Duration) -> Error {
@@ -93,14 +106,13 @@ impl OriginGuard {
         self.0.breaker.settle(ticket, sick, clock.now());
     }
 
-    /// Waits for a place under the load budget; at once or not at all if the
-    /// load can wait for another day.
+    /// Waits for a place under the load budget.
     pub(crate) async fn permit(&self, runtime: &crate::runtime::Runtime, clock: &Clock) -> Permit {
         self.0.budget.permit(runtime, clock).await
     }
 
     /// A place under the load budget if one is free now.
-    pub(crate) fn try_permit(&self) -> Option<Permit> {
-        self.0.budget.try_permit()
+    pub(crate) fn try_permit(&self, clock: &Clock) -> Option<Permit> {
+        self.0.budget.try_permit(clock)
     }
 }

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use larder_core::Result;
 
-use super::load::Source;
+use super::departure::Departures;
 use super::read::{Patience, Request};
 use crate::engine::{CacheKey, CacheValue, Engine};
 use crate::flight::{Boarded, Flight, Terms};
@@ -15,31 +15,50 @@ struct Awaited<K, V> {
     began: bool,
 }
 
+/// One answer for each key asked, where there is one yet.
+type Answers<K, V> = Vec<Option<Result<Hit<K, V>>>>;
+
 impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     /// Answers many keys: what memory has at once, the rest with one call of the
-    /// origin for each `batch_limit` keys. Each key keeps its single flight: one
-    /// that is being loaded is joined, not loaded again.
+    /// origin for each `batch_limit` keys, and what is due for a refresh with one
+    /// call for as many. Each key keeps its single flight: one that is being
+    /// loaded is joined, not loaded again.
     pub(crate) async fn load_many(self: &Arc<Self>, keys: &[K]) -> Vec<Result<Hit<K, V>>> {
-        let mut answers: Vec<Option<Result<Hit<K, V>>>> =
-            keys.iter().map(|key| self.look(key).map(Ok)).collect();
+        // Foreign code, so before the first flight is in the table.
+        let limit = self.origin.as_ref().map_or(1, |origin| origin.batch_limit());
+        let mut answers = self.look_at_all(keys, limit);
         if answers.iter().any(Option::is_none) {
-            let awaited = self.board_all(keys, &mut answers);
             let patience = self.patience(&Request::default());
-            self.collect(keys, awaited, patience, &mut answers).await;
+            // Once, unless what was joined is invalidated meanwhile.
+            loop {
+                let awaited = self.board_all(keys, limit, &mut answers);
+                if awaited.is_empty() {
+                    break;
+                }
+                self.collect(awaited, patience, &mut answers).await;
+            }
         }
-        // Every key was answered from memory, boarded a flight or got an error.
+        // Every key was answered from memory or by a flight, or got an error.
         answers.into_iter().map(|answer| answer.expect("each key has an answer")).collect()
+    }
+
+    fn look_at_all(self: &Arc<Self>, keys: &[K], limit: usize) -> Answers<K, V> {
+        let mut refreshes = Departures::new(self, limit);
+        let look = |key| {
+            let refresh = |resident: &_, cause| self.refresh_among(&mut refreshes, resident, cause);
+            self.look_and(key, refresh).map(Ok)
+        };
+        keys.iter().map(look).collect()
     }
 
     fn board_all(
         self: &Arc<Self>,
         keys: &[K],
-        answers: &mut [Option<Result<Hit<K, V>>>],
+        limit: usize,
+        answers: &mut Answers<K, V>,
     ) -> Vec<Awaited<K, V>> {
-        // Foreign code, so before the first flight is in the table.
-        let limit = self.origin.as_ref().map_or(1, |origin| origin.batch_limit()).max(1);
+        let mut departures = Departures::new(self, limit);
         let mut awaited = Vec::new();
-        let mut begun = Vec::new();
         for (index, key) in keys.iter().enumerate() {
             if answers[index].is_some() {
                 continue;
@@ -59,41 +78,29 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
                 }
                 Boarded::Joined(flight) => (flight, false),
                 Boarded::Began(flight) => {
-                    begun.push(Arc::clone(&flight));
+                    departures.board(Arc::clone(&flight));
                     (flight, true)
                 }
             };
             awaited.push(Awaited { index, flight, began });
         }
-        self.depart_batched(begun, limit);
         awaited
     }
 
-    /// Sends off flights in as few calls of the origin as it allows.
-    fn depart_batched(self: &Arc<Self>, flights: Vec<Arc<Flight<K, V>>>, limit: usize) {
-        let mut flights = flights.into_iter().peekable();
-        while flights.peek().is_some() {
-            self.depart(flights.by_ref().take(limit).collect(), Source::Origin);
-        }
-    }
-
+    /// Waits for every flight. What was joined and then invalidated has no answer
+    /// and must be boarded anew.
     async fn collect(
         self: &Arc<Self>,
-        keys: &[K],
         awaited: Vec<Awaited<K, V>>,
         patience: Patience,
-        answers: &mut [Option<Result<Hit<K, V>>>],
+        answers: &mut Answers<K, V>,
     ) {
         for Awaited { index, flight, began } in awaited {
-            let answer = if began {
-                self.await_own(&flight, patience).await
-            } else if let Some(answer) = self.join(&flight, patience).await {
-                answer
+            answers[index] = if began {
+                Some(self.await_own(&flight, patience).await)
             } else {
-                let request = Request { deadline: Some(patience.hard), ..Request::default() };
-                self.load(&keys[index], request, Source::Origin).await
+                self.join(&flight, patience).await
             };
-            answers[index] = Some(answer);
         }
     }
 }

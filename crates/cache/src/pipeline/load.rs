@@ -1,20 +1,17 @@
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
-use larder_core::{
-    BoxFuture, Class, Entry, Error, ErrorKind, LoadCause, LoadContext, Loaded, Moment, Outcome,
-    Result, Tags, Value,
-};
+use larder_core::{BoxFuture, Error, ErrorKind, LoadContext, Loaded, Moment, Result};
 
+use super::departure::Crew;
 use crate::engine::{CacheKey, CacheValue, Engine};
 use crate::flight::Flight;
-use crate::hit::Held;
-use crate::policy::{Answer, Limits, limits};
-use crate::telemetry::EventKind;
+use crate::origin::Permit;
+use crate::telemetry::EndedBy;
 
 /// What a load asks.
 pub(crate) enum Source<V> {
@@ -29,76 +26,111 @@ struct Answers<V> {
     read_at: Moment,
     cost: Duration,
     answers: Vec<Result<Loaded<V>>>,
+    /// How those that failed did.
+    end: EndedBy,
 }
 
 impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     /// Runs a load in a task of its own, so that no reader that leaves takes it
-    /// along. Whatever becomes of the task, every flight lands.
-    pub(crate) fn depart(self: &Arc<Self>, flights: Vec<Arc<Flight<K, V>>>, source: Source<V>) {
-        if let Err(error) = self.runtime.check() {
-            return flights.iter().for_each(|flight| self.land_failed(flight, error.clone()));
-        }
-        let crew = Crew { engine: Arc::clone(self), flights };
-        crew.engine.flights.task_begins();
-        // Counted before it looks: either `shutdown` sees this task, or this task
-        // sees that the cache is closing.
-        if let Err(error) = crew.engine.refuse_when_closing() {
-            return crew.flights.iter().for_each(|flight| self.land_failed(flight, error.clone()));
+    /// along. Whatever becomes of the task, every flight lands. A load without a
+    /// place under the load budget waits for one.
+    pub(super) fn depart(
+        self: &Arc<Self>,
+        crew: Crew<K, V>,
+        source: Source<V>,
+        place: Option<Permit>,
+    ) {
+        // The crew was counted before this looks: either `shutdown` sees the crew,
+        // or this sees that the cache is closing.
+        let may_run = self.runtime.check(&self.clock).and_then(|()| self.refuse_when_closing());
+        if let Err(error) = may_run {
+            let failed = |flight| self.land_failed(flight, EndedBy::Loader, error.clone());
+            return crew.flights.iter().for_each(failed);
         }
         let task = async move {
-            let Answers { read_at, cost, answers } = crew.engine.ask(&crew.flights, source).await;
+            let answers = crew.engine.ask(&crew.flights, source, place).await;
+            let Answers { read_at, cost, answers, end } = answers;
             for (flight, answer) in crew.flights.iter().zip(answers) {
-                crew.engine.land(flight, answer, read_at, cost);
+                // Rules are foreign code: one that panics fails its key only.
+                let land = || crew.engine.land(flight, answer, read_at, cost, end);
+                if catch_unwind(AssertUnwindSafe(land)).is_err() && !flight.has_landed() {
+                    let error = panicked("a rule of the cache panicked");
+                    crew.engine.land_failed(flight, EndedBy::Panic, error);
+                }
             }
         };
         self.runtime.spawn(task);
     }
 
     /// One call of the source under budget, breaker and hard timeout.
-    async fn ask(&self, flights: &[Arc<Flight<K, V>>], source: Source<V>) -> Answers<V> {
+    async fn ask(
+        &self,
+        flights: &[Arc<Flight<K, V>>],
+        source: Source<V>,
+        place: Option<Permit>,
+    ) -> Answers<V> {
         let first = &flights[0];
-        let failed = |error: Error| Answers {
+        let failed = |end: EndedBy, error: Error| Answers {
             read_at: self.clock.now(),
             cost: Duration::ZERO,
             answers: flights.iter().map(|_| Err(error.clone())).collect(),
+            end,
         };
+        // Loaders that callers bring along have no health in common.
+        let guarded = self.has_breaker;
         // Before the line, so that nobody waits in it for a refusal.
-        if let Err(error) = self.guard.refuse_while_open(&self.clock) {
-            return failed(error);
+        if guarded && let Err(error) = self.guard.refuse_while_open(&self.clock) {
+            return failed(EndedBy::Breaker, error);
         }
-        let Some(_place) = self.place(first).await else {
-            return failed(self.no_place(first.cause));
+        let place = match place {
+            Some(place) => Some(place),
+            None => self.place(first.deadline).await,
         };
-        let ticket = match self.guard.enter(&self.clock) {
+        let Some(_place) = place else {
+            return failed(EndedBy::Loader, self.no_place());
+        };
+        let ticket = match guarded.then(|| self.guard.enter(&self.clock)).transpose() {
             Ok(ticket) => ticket,
-            Err(error) => return failed(error),
+            Err(error) => return failed(EndedBy::Breaker, error),
         };
         // The age of every answer counts from here: before the origin is read.
         let read_at = self.clock.now();
         let started = self.clock.precise_now();
-        let call = AssertUnwindSafe(self.call(flights, source)).catch_unwind();
-        // What the line left of the time; a timeout after less than that is ours.
-        let had_its_time =
-            first.deadline.since(started) >= self.policy.load().hard_timeout.mul_f64(0.9);
-        let answers = match self.within(first.deadline, call).await {
-            Some(Ok(answers)) => answers,
-            Some(Err(panic)) => Err(panicked(&*panic)),
-            None => {
-                Err(Error::new(ErrorKind::Timeout, "the load was cancelled at its hard timeout")
-                    .with("after", format_args!("{:?}", self.clock.precise_now().since(started))))
-            }
+        let time = self.policy.load().load_time_max();
+        let deadline = first.deadline.min(started + time);
+        let call = AssertUnwindSafe(self.call(flights, source, deadline)).catch_unwind();
+        let answers = match self.within(deadline, call).await {
+            Some(Ok(answers)) => answers.map_err(|error| (EndedBy::Loader, error)),
+            Some(Err(_)) => Err((EndedBy::Panic, panicked("the loader panicked"))),
+            None => Err((EndedBy::Timeout, self.cancelled(started))),
         };
-        let cut_short = matches!(&answers, Err(error) if error.kind() == ErrorKind::Timeout);
-        if had_its_time || !cut_short {
+        // What the line left of the time; a timeout after less than that is ours.
+        let had_its_time = deadline.since(started) >= time.mul_f64(0.9);
+        let cut_short = matches!(&answers, Err((EndedBy::Timeout, _)));
+        if let Some(ticket) = ticket
+            && (had_its_time || !cut_short)
+        {
             self.guard.settle(ticket, &verdict(&answers), &self.clock);
         }
         match answers {
             Ok(answers) => {
                 let cost = self.clock.precise_now().since(started);
-                Answers { read_at, cost, answers }
+                Answers { read_at, cost, answers, end: EndedBy::Loader }
             }
-            Err(error) => failed(error),
+            Err((end, error)) => failed(end, error),
         }
+    }
+
+    fn cancelled(&self, started: Moment) -> Error {
+        let policy = self.policy.load();
+        let error = if policy.load_time_max() < policy.hard_timeout {
+            Error::new(ErrorKind::Timeout, "the load was cancelled: its answer would be too old")
+                .with("max_age", format_args!("{:?}", policy.load_time_max()))
+                .remedy("raise max_age above what the origin takes")
+        } else {
+            Error::new(ErrorKind::Timeout, "the load was cancelled at its hard timeout")
+        };
+        error.with("after", format_args!("{:?}", self.clock.precise_now().since(started)))
     }
 
     /// Calls the source with every key at once.
@@ -106,6 +138,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         &self,
         flights: &[Arc<Flight<K, V>>],
         source: Source<V>,
+        deadline: Moment,
     ) -> Result<Vec<Result<Loaded<V>>>> {
         let origin = match (source, &self.origin) {
             (Source::Once(load), _) => return Ok(vec![load().await]),
@@ -118,10 +151,11 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             }
         };
         let first = &flights[0];
-        let mut context = LoadContext::new(first.cause, first.deadline);
+        let mut context = LoadContext::new(first.cause, deadline);
         if flights.len() == 1 {
             if let Some(held) = &first.held {
-                context = context.holding(held.entry().version);
+                let entry = held.entry();
+                context = context.holding(entry.version, entry.age(self.clock.now()));
             }
             return Ok(vec![origin.load(&first.key, &context).await]);
         }
@@ -136,22 +170,15 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         Ok(answers)
     }
 
-    /// A place under the load budget. Readers wait for one; a refresh takes it
-    /// now or not at all.
-    async fn place(&self, flight: &Flight<K, V>) -> Option<impl Sized + use<K, V>> {
-        if flight.cause == LoadCause::RefreshAhead {
-            return self.guard.try_permit();
-        }
-        if let Some(permit) = self.guard.try_permit() {
+    /// A place under the load budget, waited for until the deadline.
+    async fn place(&self, deadline: Moment) -> Option<Permit> {
+        if let Some(permit) = self.guard.try_permit(&self.clock) {
             return Some(permit);
         }
-        self.within(flight.deadline, self.guard.permit(&self.runtime, &self.clock)).await
+        self.within(deadline, self.guard.permit(&self.runtime, &self.clock)).await
     }
 
-    fn no_place(&self, cause: LoadCause) -> Error {
-        if cause == LoadCause::RefreshAhead {
-            self.telemetry.record(EventKind::RefreshSkipped, None);
-        }
+    fn no_place(&self) -> Error {
         Error::new(ErrorKind::Overloaded, "no place under the origin's load budget in time")
             .with("origin", self.guard.name())
             .remedy("raise the load budget, or the hard timeout")
@@ -167,167 +194,11 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             Either::Right(_) => None,
         }
     }
-
-    /// Ends a flight: keeps the answer if its fence still holds, and tells
-    /// everyone who waits.
-    fn land(
-        &self,
-        flight: &Arc<Flight<K, V>>,
-        answer: Result<Loaded<V>>,
-        read_at: Moment,
-        cost: Duration,
-    ) {
-        let landing = answer.and_then(|loaded| self.entry(flight, loaded, read_at, cost));
-        match landing {
-            Ok((entry, limits)) => {
-                self.telemetry.record(EventKind::Loaded { cost }, Some(&flight.key));
-                let held = self.keep(flight, entry, limits);
-                flight.land(Ok(held));
-            }
-            Err(error) => self.land_failed(flight, error),
-        }
-    }
-
-    fn land_failed(&self, flight: &Arc<Flight<K, V>>, error: Error) {
-        let error = error.with("cache", &self.name);
-        self.telemetry.record(EventKind::LoadFailed(error.kind()), Some(&flight.key));
-        self.flights.leave(flight, || ());
-        flight.land(Err(error));
-    }
-
-    /// Puts the entry into memory if it is to be kept and nothing came between.
-    fn keep(
-        &self,
-        flight: &Arc<Flight<K, V>>,
-        entry: Entry<V>,
-        limits: Option<Limits>,
-    ) -> Held<K, V> {
-        let Some(limits) = limits else {
-            self.flights.leave(flight, || self.drop_superseded(flight));
-            return Held::Detached(Arc::new(entry));
-        };
-        let mut entry = Some(entry);
-        let kept = self.flights.leave(flight, || {
-            entry.take().map(|entry| {
-                let now = self.clock.now();
-                self.memory.insert(flight.key.clone(), entry, limits.lifetime, now)
-            })
-        });
-        match (kept.flatten(), entry) {
-            (Some(resident), _) => Held::Resident(resident),
-            (None, Some(entry)) => {
-                self.telemetry.record(EventKind::Fenced, Some(&flight.key));
-                Held::Detached(Arc::new(entry))
-            }
-            (None, None) => unreachable!("the entry is either kept or still here"),
-        }
-    }
-
-    /// A newer answer that is not to be kept leaves nothing older behind.
-    fn drop_superseded(&self, flight: &Flight<K, V>) {
-        self.memory.remove(&flight.key);
-    }
-
-    /// The entry of a loader's answer, with its limits if it is to be kept.
-    fn entry(
-        &self,
-        flight: &Flight<K, V>,
-        loaded: Loaded<V>,
-        read_at: Moment,
-        cost: Duration,
-    ) -> Result<(Entry<V>, Option<Limits>)> {
-        let policy = self.policy.load();
-        let class = loaded.class.unwrap_or(policy.class);
-        let held_tags = flight.held.as_ref().map_or(Tags::NONE, |held| held.entry().tags.clone());
-        let (value, may_keep, tags) = match loaded.outcome {
-            Outcome::Found(value) => (value, true, loaded.tags),
-            Outcome::DontCache(value) => (value, false, loaded.tags),
-            Outcome::NotModified => (self.unmodified(flight)?, true, loaded.tags.union(&held_tags)),
-            _ => return Err(Error::new(ErrorKind::Unsupported, "unknown loader outcome")),
-        };
-        let of_value = || flight.terms.ttl.or_else(|| self.ttl_rule(&flight.key, &value));
-        // What a request says is about a value; absence has a TTL of its own.
-        let ttl = loaded.ttl.or_else(|| value.is_present().then(of_value).flatten());
-        let tags = tags.union(&flight.terms.tags).union(&self.tag_rule(&flight.key, &value));
-        let answer = Answer {
-            present: value.is_present(),
-            origin_read_at: read_at,
-            load_cost: cost,
-            ttl,
-            refreshable: self.origin.is_some(),
-        };
-        let kept = may_keep && class.may_be_cached();
-        let limits = kept.then(|| limits(&policy, &answer)).flatten();
-        let entry = self.new_entry(value, flight, &limits, read_at, cost, tags, class);
-        Ok((entry, limits))
-    }
-
-    #[allow(clippy::too_many_arguments, reason = "the fields of one struct, named there")]
-    fn new_entry(
-        &self,
-        value: Value<V>,
-        flight: &Flight<K, V>,
-        limits: &Option<Limits>,
-        read_at: Moment,
-        load_cost: Duration,
-        tags: Tags,
-        class: Class,
-    ) -> Entry<V> {
-        let (fresh_until, stale_until) =
-            limits.as_ref().map_or((read_at, read_at), |l| (l.fresh_until, l.stale_until));
-        Entry {
-            value,
-            version: flight.begun,
-            origin_read_at: read_at,
-            fresh_until,
-            stale_until,
-            load_cost,
-            tags,
-            class,
-        }
-    }
-
-    fn unmodified(&self, flight: &Flight<K, V>) -> Result<Value<V>> {
-        let held = flight.held.as_ref().ok_or_else(|| {
-            Error::new(
-                ErrorKind::OriginFailed,
-                "the loader says \"not modified\" of what is not held",
-            )
-            .remedy("answer not_modified only when LoadContext::held names a version")
-        })?;
-        Ok(held.entry().value.clone())
-    }
-
-    pub(crate) fn ttl_rule(&self, key: &K, value: &Value<V>) -> Option<larder_core::Ttl> {
-        let (rule, value) = (self.rules.ttl.as_ref()?, value.as_option()?);
-        rule(key, value)
-    }
-
-    pub(crate) fn tag_rule(&self, key: &K, value: &Value<V>) -> Tags {
-        self.rules.tags.as_ref().map_or(Tags::NONE, |rule| rule(key, value.as_option()))
-    }
-}
-
-/// The flights of one load task. Dropped with the task however it ends, it
-/// lands whatever has not landed: no reader waits for a load that is gone.
-struct Crew<K: CacheKey, V: CacheValue> {
-    engine: Arc<Engine<K, V>>,
-    flights: Vec<Arc<Flight<K, V>>>,
-}
-
-impl<K: CacheKey, V: CacheValue> Drop for Crew<K, V> {
-    fn drop(&mut self) {
-        for flight in self.flights.iter().filter(|flight| !flight.has_landed()) {
-            let error = Error::new(ErrorKind::Panicked, "the load's task ended without an answer");
-            self.engine.land_failed(flight, error);
-        }
-        self.engine.flights.task_ends();
-    }
 }
 
 /// What a call says about the origin's health: one good answer is enough.
-fn verdict<V>(answers: &Result<Vec<Result<Loaded<V>>>>) -> Result<()> {
-    let answers = answers.as_ref().map_err(Clone::clone)?;
+fn verdict<V>(answers: &Result<Vec<Result<Loaded<V>>>, (EndedBy, Error)>) -> Result<()> {
+    let answers = answers.as_ref().map_err(|(_, error)| error.clone())?;
     let sick = |answer: &&Result<Loaded<V>>| {
         answer.as_ref().is_err_and(|e| {
             matches!(e.kind(), ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Panicked)
@@ -340,11 +211,9 @@ fn verdict<V>(answers: &Result<Vec<Result<Loaded<V>>>>) -> Result<()> {
     }
 }
 
-fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
-    let message = panic
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no message".to_owned());
-    Error::new(ErrorKind::Panicked, "the loader panicked").with("panic", message)
+/// A panic in foreign code. Its text stays out of the error, which promises to
+/// hold neither secrets nor values: the panic hook has told it already.
+fn panicked(message: &'static str) -> Error {
+    Error::new(ErrorKind::Panicked, message)
+        .remedy("see what the program's panic hook wrote, by default to its standard error")
 }

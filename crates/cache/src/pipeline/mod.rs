@@ -2,16 +2,20 @@
 //!
 //! | step | where |
 //! |---|---|
-//! | memory: fresh, or stale and refreshed in the background | `read::Engine::look` |
+//! | memory: fresh, or stale and refreshed in the background | `read::Engine::look`, `refresh` |
 //! | join the key's flight, or begin one with a fence token | `read::Engine::load` |
+//! | flights gathered into loads, one a batch | `departure` |
 //! | budget, breaker, the origin under its hard timeout | `load::Engine::ask` |
-//! | keep the answer if its fence still holds | `load::Engine::land` |
+//! | keep the answer if its fence still holds | `land::Engine::land` |
 //! | degrade: stale within its cap, the fallback, an error | `read::Engine::degrade` |
 //! | write, expire, remove: fence, version, memory | `write` |
 
 mod batch;
+mod departure;
+mod land;
 mod load;
 mod read;
+mod refresh;
 mod write;
 
 pub(crate) use load::Source;

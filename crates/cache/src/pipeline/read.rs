@@ -1,4 +1,5 @@
 use std::borrow::Borrow;
+use std::convert::Infallible;
 use std::hash::Hash;
 use std::sync::Arc;
 
@@ -6,12 +7,11 @@ use futures_util::future::{Either, select};
 use larder_core::{Error, ErrorKind, LoadCause, Moment, Result, Value};
 use larder_memory::Resident;
 
+use super::departure::Crew;
 use super::load::Source;
 use crate::engine::{CacheKey, CacheValue, Engine};
 use crate::flight::{Boarded, Flight, Terms};
 use crate::hit::{Freshness, Held, Hit, StaleReason, Tier};
-use crate::origin::BreakerState;
-use crate::policy::Policy;
 use crate::telemetry::EventKind;
 
 /// What one read asks for beyond its key.
@@ -27,6 +27,8 @@ pub(crate) struct Request {
 pub(crate) struct Patience {
     pub(crate) soft: Moment,
     pub(crate) hard: Moment,
+    /// Whether `hard` is the caller's deadline and not the policy's.
+    is_callers: bool,
 }
 
 /// How a wait for a load ended.
@@ -44,11 +46,26 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
+        self.look_and(key, |resident, cause| self.refresh(resident, cause))
+    }
+
+    /// The same with a refresh that is due left to the caller, who says whether
+    /// one is under way.
+    #[inline]
+    pub(super) fn look_and<Q>(
+        self: &Arc<Self>,
+        key: &Q,
+        refresh: impl FnOnce(&Resident<K, V>, LoadCause) -> bool,
+    ) -> Option<Hit<K, V>>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
         let sampled = self.telemetry.sample(&self.clock);
         let now = self.clock.now();
         let resident = self.memory.get(key, now)?;
         let freshness = if resident.needs_attention(now) {
-            self.attend(&resident, now)?
+            self.attend(&resident, now, refresh)?
         } else {
             Freshness::Fresh
         };
@@ -59,74 +76,6 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             self.telemetry.sampled(started, &self.clock);
         }
         Some(Hit::new(Held::Resident(resident), freshness, Tier::Memory, now))
-    }
-
-    /// An entry that may be due: refreshes it early or serves it stale while
-    /// it is refreshed. `None`: a load must be waited for.
-    #[cold]
-    fn attend(self: &Arc<Self>, resident: &Resident<K, V>, now: Moment) -> Option<Freshness> {
-        let policy = self.policy.load();
-        let fresh_until = resident.fresh_until();
-        if now < fresh_until {
-            if self.is_due_early(&policy, resident, now, fresh_until) {
-                self.refresh(resident, LoadCause::RefreshAhead);
-            }
-            return Some(Freshness::Fresh);
-        }
-        if now >= fresh_until + policy.stale_while_revalidate {
-            return None;
-        }
-        self.refresh(resident, LoadCause::Revalidation);
-        Some(self.stale(resident, now, StaleReason::Revalidating))
-    }
-
-    fn is_due_early(
-        &self,
-        policy: &Policy,
-        resident: &Resident<K, V>,
-        now: Moment,
-        fresh_until: Moment,
-    ) -> bool {
-        if self.origin.is_none() {
-            return false;
-        }
-        let entry = resident.entry();
-        let ahead = policy.refresh_ahead.is_some_and(|share| {
-            let held = fresh_until.since(entry.origin_read_at);
-            now >= entry.origin_read_at + held.mul_f64(share)
-        });
-        ahead
-            || policy.early_refresh_beta.is_some_and(|beta| {
-                // −ln of a number in (0, 1].
-                let draw = -(1.0 - fastrand::f64()).ln();
-                let lead = entry.load_cost.as_secs_f64() * beta * draw;
-                lead >= fresh_until.since(now).as_secs_f64()
-            })
-    }
-
-    /// Starts a refresh that nobody waits for, unless one runs or the origin is
-    /// not asked at present.
-    fn refresh(self: &Arc<Self>, resident: &Resident<K, V>, cause: LoadCause) {
-        if self.origin.is_none() || self.refuse_when_closing().is_err() {
-            return;
-        }
-        let key = resident.key();
-        if self.guard.breaker_state(&self.clock) == BreakerState::Open {
-            return self.telemetry.record(EventKind::RefreshSkipped, Some(key));
-        }
-        let version = resident.entry().version;
-        let changed =
-            || self.memory.peek(key, self.clock.now()).filter(|now| now.entry().version != version);
-        let begin = || {
-            // Looked at anew: it may have been invalidated since, and "not modified"
-            // must not bring it back.
-            let held = self.memory.peek(key, self.clock.now());
-            self.flight(key.clone(), cause, held, Terms::default())
-        };
-        if let Boarded::Began(flight) = self.flights.board(key, changed, begin) {
-            self.telemetry.record(EventKind::Refreshed, Some(key));
-            self.depart(vec![flight], Source::Origin);
-        }
     }
 
     /// Answers from a load: this caller's, or one that runs already.
@@ -147,7 +96,9 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             match self.board(key, &request.terms) {
                 Boarded::Landed(resident) => {
                     self.telemetry.hit(|| key.clone());
-                    return Ok(self.answer(Held::Resident(resident), Tier::Memory));
+                    let now = self.clock.now();
+                    let held = Held::Resident(resident);
+                    return Ok(Hit::new(held, Freshness::Fresh, Tier::Memory, now));
                 }
                 Boarded::Joined(flight) => {
                     if let Some(answer) = self.join(&flight, patience).await {
@@ -155,7 +106,9 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
                     }
                 }
                 Boarded::Began(flight) => {
-                    self.depart(vec![Arc::clone(&flight)], source);
+                    let mut crew = Crew::new(self);
+                    crew.board(Arc::clone(&flight));
+                    self.depart(crew, source, None);
                     return self.await_own(&flight, patience).await;
                 }
             }
@@ -170,10 +123,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         patience: Patience,
     ) -> Result<Hit<K, V>> {
         match self.await_landing(flight, patience).await {
-            Ok(held) => {
-                self.telemetry.record(EventKind::Answered, Some(&flight.key));
-                Ok(self.answer(held, Tier::Origin))
-            }
+            Ok(held) => self.landed(&flight.key, held, EventKind::Answered),
             Err((reason, error)) => self.degrade(&flight.key, reason, error),
         }
     }
@@ -188,10 +138,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     ) -> Option<Result<Hit<K, V>>> {
         match self.await_landing(flight, patience).await {
             Ok(held) if self.was_invalidated(&held) => None,
-            Ok(held) => {
-                self.telemetry.record(EventKind::Joined, Some(&flight.key));
-                Some(Ok(self.answer(held, Tier::Origin)))
-            }
+            Ok(held) => Some(self.landed(&flight.key, held, EventKind::Joined)),
             Err((reason, error)) => Some(self.degrade(&flight.key, reason, error)),
         }
     }
@@ -208,7 +155,12 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
                 Err((StaleReason::SoftTimeout, self.timeout("no answer within the soft timeout")))
             }
             Waited::HardTimeout => {
-                Err((StaleReason::OriginFailed, self.timeout("no answer within the hard timeout")))
+                let message = if patience.is_callers {
+                    "no answer by the caller's deadline; the load goes on"
+                } else {
+                    "no answer within the hard timeout"
+                };
+                Err((StaleReason::OriginFailed, self.timeout(message)))
             }
         }
     }
@@ -216,9 +168,11 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     /// The caller's limit, or the policy's.
     pub(crate) fn patience(&self, request: &Request) -> Patience {
         let (now, policy) = (self.clock.precise_now(), self.policy.load());
-        let hard = now + policy.hard_timeout;
-        let hard = request.deadline.map_or(hard, |deadline| deadline.min(hard));
-        Patience { soft: now + policy.soft_timeout, hard }
+        let (soft, hard) = (now + policy.soft_timeout, now + policy.hard_timeout);
+        match request.deadline.filter(|deadline| *deadline < hard) {
+            Some(deadline) => Patience { soft, hard: deadline, is_callers: true },
+            None => Patience { soft, hard, is_callers: false },
+        }
     }
 
     /// Joins the key's flight or begins one.
@@ -226,23 +180,20 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         let now = self.clock.now();
         if !self.policy.load().class.may_be_cached() {
             // Not even for the length of a load: each reader asks for itself.
-            return Boarded::Began(Arc::new(self.flight(
-                key.clone(),
-                LoadCause::Miss,
-                None,
-                terms.clone(),
-            )));
+            let flight = self.flight(key.clone(), LoadCause::Miss, None, terms.clone());
+            return Boarded::Began(Arc::new(flight));
         }
         let fresh = || self.memory.peek(key, now).filter(|resident| resident.is_fresh(now));
         let begin = || {
             let held = self.memory.peek(key, now);
             let cause = if held.is_some() { LoadCause::Revalidation } else { LoadCause::Miss };
-            self.flight(key.clone(), cause, held, terms.clone())
+            Ok::<_, Infallible>(self.flight(key.clone(), cause, held, terms.clone()))
         };
-        self.flights.board(key, fresh, begin)
+        let Ok(boarded) = self.flights.board(key, fresh, begin);
+        boarded
     }
 
-    fn flight(
+    pub(super) fn flight(
         &self,
         key: K,
         cause: LoadCause,
@@ -257,7 +208,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     /// Waits until the flight lands, the soft timeout passes with a stale answer
     /// at hand, or the reader's time is up.
     async fn wait<'f>(&self, flight: &'f Flight<K, V>, patience: Patience) -> Waited<'f, K, V> {
-        let Patience { soft, hard: deadline } = patience;
+        let Patience { soft, hard: deadline, .. } = patience;
         let mut landing = std::pin::pin!(flight.landing());
         if soft < deadline && self.servable_on_error(&flight.key).is_some() {
             let sleep = std::pin::pin!(self.runtime.sleep_until(&self.clock, soft));
@@ -320,14 +271,45 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         self.memory.peek(key, now).filter(|resident| now < resident.fresh_until() + window)
     }
 
-    fn stale(&self, resident: &Resident<K, V>, now: Moment, reason: StaleReason) -> Freshness {
+    pub(super) fn stale(
+        &self,
+        resident: &Resident<K, V>,
+        now: Moment,
+        reason: StaleReason,
+    ) -> Freshness {
         let age = resident.entry().age(now);
         self.telemetry.record(EventKind::Stale { age, reason }, Some(resident.key()));
         Freshness::Stale { age, reason }
     }
 
-    fn answer(&self, held: Held<K, V>, tier: Tier) -> Hit<K, V> {
-        Hit::new(held, Freshness::Fresh, tier, self.clock.now())
+    /// The answer that a load made, as `exit` tells, unless the load took longer
+    /// than its answer holds: then it is stale, or too old to be given at all.
+    fn landed(&self, key: &K, held: Held<K, V>, exit: EventKind) -> Result<Hit<K, V>> {
+        let now = self.clock.now();
+        let entry = held.entry();
+        let age = entry.age(now);
+        if self.policy.load().max_age.is_some_and(|max_age| age > max_age) {
+            return self.degrade(key, StaleReason::OriginFailed, self.too_old(age));
+        }
+        // What is not kept has no time of its own: it is for those who wait.
+        let holds_at_all = entry.fresh_until > entry.origin_read_at;
+        let freshness = if holds_at_all && !entry.is_fresh(now) {
+            let reason = StaleReason::SlowLoad;
+            self.telemetry.record(EventKind::Stale { age, reason }, Some(key));
+            Freshness::Stale { age, reason }
+        } else {
+            self.telemetry.record(exit, Some(key));
+            Freshness::Fresh
+        };
+        Ok(Hit::new(held, freshness, Tier::Origin, now))
+    }
+
+    fn too_old(&self, age: std::time::Duration) -> Error {
+        Error::new(ErrorKind::Timeout, "the load's answer came too late: it is older than max_age")
+            .with("cache", &self.name)
+            .with("age", format_args!("{age:?}"))
+            .with("max_age", format_args!("{:?}", self.policy.load().max_age.unwrap_or_default()))
+            .remedy("raise max_age above what the origin takes")
     }
 
     fn timeout(&self, message: &'static str) -> Error {

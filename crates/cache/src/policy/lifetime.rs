@@ -21,6 +21,8 @@ pub(crate) struct Answer {
     pub(crate) load_cost: Duration,
     /// What the loader, the request or the TTL rule said, if any of them did.
     pub(crate) ttl: Option<Ttl>,
+    /// How long it holds at most, if it renews an earlier answer.
+    pub(crate) at_most: Option<Duration>,
     /// Whether an origin stands behind the cache, so that a refresh is possible.
     pub(crate) refreshable: bool,
 }
@@ -38,7 +40,8 @@ pub(crate) fn limits(policy: &Policy, answer: &Answer) -> Option<Limits> {
     }
     let start = answer.origin_read_at;
     let oldest = policy.max_age.map_or(Moment::NEVER, |age| start + age);
-    let fresh_until = jittered(ttl, policy.jitter).from_start(start).min(oldest);
+    let at_most = answer.at_most.map_or(Moment::NEVER, |most| start + most);
+    let fresh_until = jittered(ttl, policy.jitter).from_start(start).min(oldest).min(at_most);
     let stale_until = (fresh_until + policy.stale_window()).min(oldest);
     let sliding = (policy.sliding && answer.present)
         .then(|| ttl.duration().map(|base| Sliding { base, limit: oldest }))
@@ -81,7 +84,10 @@ fn early_window(load_cost: Duration, beta: f64) -> Duration {
 fn jittered(ttl: Ttl, share: f64) -> Ttl {
     match ttl {
         Ttl::For(duration) if share > 0.0 => {
-            Ttl::For(duration.mul_f64(1.0 - share * fastrand::f64()))
+            // Of a duration without end even "all of it" may round up beyond what a
+            // `Duration` holds.
+            let seconds = duration.as_secs_f64() * (1.0 - share * fastrand::f64());
+            Ttl::For(Duration::try_from_secs_f64(seconds).unwrap_or(duration).min(duration))
         }
         other => other,
     }

@@ -87,7 +87,8 @@ impl Policy {
     }
 
     /// The staleness bound (C4): no answer older than this is given, whatever
-    /// sliding, stale windows or a loader's own TTL say. Default: none.
+    /// sliding, stale windows or a loader's own TTL say. A load that takes longer
+    /// is cancelled as at the hard timeout. Default: none.
     pub fn max_age(mut self, age: impl Into<Option<Duration>>) -> Self {
         self.max_age = age.into();
         self
@@ -175,6 +176,12 @@ impl Policy {
     #[must_use]
     pub fn get_class(&self) -> Class {
         self.class
+    }
+
+    /// How long one call of the origin may take: what takes longer is too old to
+    /// be given to anyone.
+    pub(crate) fn load_time_max(&self) -> Duration {
+        self.max_age.map_or(self.hard_timeout, |age| age.min(self.hard_timeout))
     }
 
     /// For how long after an answer expires it may still be served.

@@ -64,6 +64,11 @@ fn sliding(policy: &Policy, has_origin: bool) -> Result<()> {
         return Err(refuse("what never expires cannot slide")
             .remedy("give ttl a duration, or turn sliding off"));
     }
+    if policy.max_age.is_some_and(|max_age| policy.ttl == Ttl::For(max_age)) {
+        return Err(refuse("a TTL as long as max_age cannot slide")
+            .with("max_age", show(policy.max_age.unwrap_or_default()))
+            .remedy("make max_age longer than ttl, or turn sliding off"));
+    }
     if has_origin && policy.max_age.is_none() {
         return Err(refuse(
             "a sliding TTL over an origin has no staleness bound: what is read \
@@ -84,6 +89,12 @@ fn ages(policy: &Policy, _: bool) -> Result<()> {
         }
         (Some(Duration::ZERO), _) => {
             Err(refuse("a staleness bound of zero keeps nothing").remedy("raise max_age"))
+        }
+        (Some(max_age), Ttl::For(ttl)) if max_age == ttl && !policy.stale_window().is_zero() => {
+            Err(refuse("the stale window can never take effect: max_age ends it as it begins")
+                .with("max_age", show(max_age))
+                .with("stale window", show(policy.stale_window()))
+                .remedy("make max_age longer than ttl, or leave the stale window out"))
         }
         _ => Ok(()),
     }
@@ -126,9 +137,9 @@ fn timeouts(policy: &Policy, _: bool) -> Result<()> {
 }
 
 fn origin(policy: &Policy, has_origin: bool) -> Result<()> {
-    if policy.refresh_ahead.is_some() && policy.ttl == Ttl::Forever {
+    if policy.refresh_ahead.is_some() && policy.ttl == Ttl::Forever && policy.max_age.is_none() {
         return Err(refuse("what never expires cannot be refreshed ahead of it")
-            .remedy("give ttl a duration, or leave refresh_ahead out"));
+            .remedy("give ttl a duration or set max_age, or leave refresh_ahead out"));
     }
     if has_origin {
         return Ok(());
@@ -181,6 +192,17 @@ mod tests {
             (minute().sliding(true), true, "no staleness bound"),
             (Policy::ttl(Ttl::Forever).sliding(true), false, "cannot slide"),
             (minute().max_age(SECOND), true, "beyond the staleness bound"),
+            (
+                minute().max_age(SECOND * 60).stale_if_error(SECOND),
+                true,
+                "stale window can never take effect",
+            ),
+            (
+                minute().max_age(SECOND * 60).stale_while_revalidate(SECOND),
+                true,
+                "stale window can never take effect",
+            ),
+            (minute().sliding(true).max_age(SECOND * 60), true, "cannot slide"),
             (minute().jitter(1.0), true, "jitter"),
             (minute().jitter(f64::NAN), true, "jitter"),
             (minute().refresh_ahead(1.0), true, "refresh_ahead"),
@@ -199,10 +221,18 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::Config);
         }
         assert!(validate("user", &minute(), true).is_ok());
+        let bounded = Policy::ttl(Ttl::Forever).max_age(SECOND).refresh_ahead(0.8);
+        assert_eq!(bounded.problems(true).len(), 0, "what max_age ends can be refreshed ahead");
         let twice = minute().jitter(1.0).soft_timeout(SECOND * 5);
         assert_eq!(twice.problems(true).len(), 2);
         assert!(
             validate("user", &Policy::default().sliding(true).max_age(SECOND * 900), true).is_ok()
         );
+    }
+
+    #[test]
+    fn durations_without_end_are_judged_like_others() {
+        let policy = Policy::ttl(Duration::MAX).stale_if_error(SECOND).idle_ttl(SECOND);
+        assert_eq!(policy.problems(true).len(), 0);
     }
 }

@@ -12,6 +12,7 @@ pub(crate) enum Counter {
     StaleRevalidating,
     StaleOriginFailed,
     StaleSoftTimeout,
+    StaleSlowLoad,
     Missed,
     Answered,
     Joined,

@@ -14,7 +14,9 @@ use crate::sync::Mutex;
 pub struct Event<K> {
     /// What happened.
     pub kind: EventKind,
-    /// The key it happened to; `None` for tags and whole caches.
+    /// The key it happened to. `None` for tags and whole caches, and where the
+    /// cache has no key of its own to tell: after a look, an expiry or a removal
+    /// by a borrowed key that memory did not have.
     pub key: Option<K>,
 }
 
@@ -53,8 +55,8 @@ pub enum EventKind {
     Refreshed,
     /// A refresh was due and the origin had no place or no health for it.
     RefreshSkipped,
-    /// A load finished after its key was invalidated or written: its answer was
-    /// not kept.
+    /// A load finished after its key was invalidated or written, or its tag or the
+    /// whole cache removed: its answer was not kept.
     Fenced,
     /// A value was put.
     Put,

@@ -21,6 +21,19 @@ use counters::{Counter, Counters};
 use event::Subscribers;
 use latency::Recorder;
 
+/// Who ended a load that failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum EndedBy {
+    /// The loader itself, or whatever no other name is for.
+    Loader,
+    /// The hard timeout.
+    Timeout,
+    /// A panic of the loader or of a rule.
+    Panic,
+    /// Our breaker.
+    Breaker,
+}
+
 /// The telemetry of one cache.
 pub(crate) struct Telemetry<K> {
     counters: Counters,
@@ -60,6 +73,18 @@ impl<K: Clone> Telemetry<K> {
         self.hit_latency.record(clock.precise_now().since(started));
     }
 
+    /// A load that failed, counted by who ended it and not by what its error
+    /// says: a loader may fail with a timeout of its own.
+    pub(crate) fn load_failed(&self, end: EndedBy, kind: ErrorKind, key: &K) {
+        self.counters.add(match end {
+            EndedBy::Loader => Counter::LoadFailed,
+            EndedBy::Timeout => Counter::LoadTimedOut,
+            EndedBy::Panic => Counter::LoadPanicked,
+            EndedBy::Breaker => Counter::LoadRefused,
+        });
+        self.tell(EventKind::LoadFailed(kind), Some(key));
+    }
+
     /// Anything else.
     pub(crate) fn record(&self, kind: EventKind, key: Option<&K>) {
         self.counters.add(Counter::of(kind));
@@ -68,6 +93,10 @@ impl<K: Clone> Telemetry<K> {
             EventKind::Stale { age, .. } => self.counters.raise_stale_age(age),
             _ => {}
         }
+        self.tell(kind, key);
+    }
+
+    fn tell(&self, kind: EventKind, key: Option<&K>) {
         if self.subscribers.any() {
             self.subscribers.send(kind, key.cloned());
         }
@@ -85,6 +114,7 @@ impl<K: Clone> Telemetry<K> {
             stale_revalidating: count(Counter::StaleRevalidating),
             stale_origin_failed: count(Counter::StaleOriginFailed),
             stale_soft_timeout: count(Counter::StaleSoftTimeout),
+            stale_slow_load: count(Counter::StaleSlowLoad),
             stale_age_max: self.counters.stale_age_max(),
             misses: count(Counter::Missed),
             load_answers: count(Counter::Answered),
@@ -121,6 +151,7 @@ impl Counter {
                 StaleReason::Revalidating => Self::StaleRevalidating,
                 StaleReason::OriginFailed => Self::StaleOriginFailed,
                 StaleReason::SoftTimeout => Self::StaleSoftTimeout,
+                StaleReason::SlowLoad => Self::StaleSlowLoad,
             },
             EventKind::Missed => Self::Missed,
             EventKind::Answered => Self::Answered,
@@ -128,9 +159,7 @@ impl Counter {
             EventKind::Fallback => Self::Fallback,
             EventKind::Failed(_) => Self::Failed,
             EventKind::Loaded { .. } => Self::Loaded,
-            EventKind::LoadFailed(ErrorKind::Timeout) => Self::LoadTimedOut,
-            EventKind::LoadFailed(ErrorKind::Panicked) => Self::LoadPanicked,
-            EventKind::LoadFailed(ErrorKind::BreakerOpen) => Self::LoadRefused,
+            // Those of our own making are told by `Telemetry::load_failed`.
             EventKind::LoadFailed(_) => Self::LoadFailed,
             EventKind::Refreshed => Self::Refreshed,
             EventKind::RefreshSkipped => Self::RefreshSkipped,

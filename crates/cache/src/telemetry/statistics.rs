@@ -16,6 +16,8 @@ pub struct Statistics {
     pub stale_origin_failed: u64,
     /// Reads answered stale because the origin was slow.
     pub stale_soft_timeout: u64,
+    /// Reads answered by a load that took longer than its answer holds.
+    pub stale_slow_load: u64,
     /// The oldest answer served stale.
     pub stale_age_max: Duration,
     /// Reads that do not load and found nothing.
@@ -30,7 +32,8 @@ pub struct Statistics {
     pub failures: u64,
     /// Loads that finished, each key of a batch counted.
     pub loads: u64,
-    /// Loads that failed, other than by the next three.
+    /// Loads that failed, other than by the next three: whatever a loader answers
+    /// with is counted here, were it a timeout of its own.
     pub load_failures: u64,
     /// Loads cancelled at their hard timeout.
     pub load_timeouts: u64,
@@ -83,7 +86,7 @@ impl Statistics {
     /// Reads answered stale, whatever the reason.
     #[must_use]
     pub fn stale(&self) -> u64 {
-        self.stale_revalidating + self.stale_origin_failed + self.stale_soft_timeout
+        self.stale_from_memory() + self.stale_slow_load
     }
 
     /// The share of reads answered from memory, fresh or stale. `None` before the
@@ -91,6 +94,10 @@ impl Statistics {
     #[must_use]
     pub fn hit_ratio(&self) -> Option<f64> {
         let requests = self.requests();
-        (requests > 0).then(|| (self.hits + self.stale()) as f64 / requests as f64)
+        (requests > 0).then(|| (self.hits + self.stale_from_memory()) as f64 / requests as f64)
+    }
+
+    fn stale_from_memory(&self) -> u64 {
+        self.stale_revalidating + self.stale_origin_failed + self.stale_soft_timeout
     }
 }

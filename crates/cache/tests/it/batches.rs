@@ -1,6 +1,9 @@
 //! Many keys in one call (T8): one call of the origin, one flight for each key.
 
-use larder::Error;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use larder::{Cache, Error, LoadContext, Loaded, Origin, Result};
 use larder_testkit::faulty::{Answer, FaultyOrigin, Gate};
 
 use crate::support::*;
@@ -120,4 +123,109 @@ async fn no_keys_are_no_call() {
     let world = world(plain());
     assert!(world.users.get_or_load_many(&[]).await.is_empty());
     assert_eq!(world.origin.calls_count(), 0);
+}
+
+#[tokio::test]
+async fn a_batch_waits_for_the_soft_timeout_once_and_not_for_each_key() {
+    let world = world(plain().stale_if_error(MINUTE * 10));
+    with_rows(&world, 0..10);
+    values(&world, &keys(0..10)).await;
+    world.clock.advance(MINUTE);
+    world.origin.script([Answer::Hang]);
+    let users = world.users.clone();
+    let batch = tokio::spawn(async move { users.get_or_load_many(&keys(0..10)).await });
+    world.settle("the load runs", |world| world.origin.running() == 1).await;
+    world.advance_past_sleepers(3, Duration::from_millis(200)).await;
+    let answers = batch.await.expect("no panic");
+    assert!(answers.iter().all(|answer| answer.as_ref().is_ok_and(|hit| !hit.is_fresh())));
+}
+
+/// Panics when it is first asked how many keys it takes at once.
+struct PanicsOnce(AtomicBool);
+
+impl Origin<String, i64> for PanicsOnce {
+    async fn load(&self, _: &String, _: &LoadContext) -> Result<Loaded<i64>> {
+        Ok(Loaded::value(1))
+    }
+
+    fn batch_limit(&self) -> usize {
+        assert!(self.0.swap(true, Ordering::Relaxed), "scripted");
+        1
+    }
+}
+
+#[tokio::test]
+async fn an_origin_that_panics_about_its_batch_limit_leaves_no_key_stuck() {
+    let origin = PanicsOnce(AtomicBool::new(false));
+    let users = Cache::<String, i64>::builder("user")
+        .origin(origin)
+        .policy(plain())
+        .build()
+        .expect("coherent");
+    let asking = users.clone();
+    let batch = tokio::spawn(async move { asking.get_or_load_many(&[ann()]).await.len() });
+    assert!(batch.await.is_err_and(|error| error.is_panic()));
+    let hit = users.get_or_load(&ann()).await.expect("no flight was left behind");
+    assert_eq!(hit.into_value(), Some(1));
+}
+
+#[tokio::test]
+async fn a_thousand_stale_keys_are_refreshed_by_one_call() {
+    for policy in [plain().stale_while_revalidate(MINUTE), plain().refresh_ahead(0.5)] {
+        let world = world(policy);
+        with_rows(&world, 0..2500);
+        values(&world, &keys(0..2500)).await;
+        assert_eq!(world.origin.calls_count(), 3);
+        let stale = !world.users.policy().stale_window().is_zero();
+        world.clock.advance(if stale { MINUTE } else { MINUTE - SECOND });
+        values(&world, &keys(0..2500)).await;
+        world.settle("it is refreshed", |world| world.origin.calls_count() >= 6).await;
+        for _ in 0..3000 {
+            tokio::task::yield_now().await;
+        }
+        let calls = world.origin.calls();
+        let sizes: Vec<_> = calls[3..].iter().map(|call| call.keys.len()).collect();
+        assert_eq!(sizes, [1000, 1000, 500]);
+        assert_eq!(world.users.statistics().refreshes, 2500);
+    }
+}
+
+#[tokio::test]
+async fn keys_that_were_joined_and_then_invalidated_are_loaded_anew_together() {
+    let world = world(plain());
+    with_rows(&world, 0..100);
+    let gate = Gate::new();
+    world.origin.script([Answer::Truth.held_at(&gate)]);
+    let batch = || {
+        let users = world.users.clone();
+        tokio::spawn(async move { users.get_or_load_many(&keys(0..100)).await.len() })
+    };
+    let one = batch();
+    gate.wait_for_arrivals(1).await;
+    let two = batch();
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    world.users.clear();
+    gate.open();
+    assert_eq!(one.await.expect("no panic") + two.await.expect("no panic"), 200);
+    assert_eq!(world.origin.calls_count(), 2, "one call for each batch");
+}
+
+#[tokio::test]
+async fn a_rule_that_panics_for_one_key_fails_no_other() {
+    let rule = |key: &String, _: Option<&i64>| {
+        assert_ne!(key, "user-3", "and its row is 4711");
+        larder::Tags::NONE
+    };
+    let world = world_with(plain(), |builder| builder.tag_rule(rule));
+    with_rows(&world, 0..10);
+    let answers = world.users.get_or_load_many(&keys(0..10)).await;
+    for (index, answer) in answers.iter().enumerate() {
+        assert_eq!(answer.is_err(), index == 3, "{answer:?}");
+    }
+    let error = answers[3].as_ref().expect_err("its rule panicked");
+    assert_eq!(error.kind(), larder::ErrorKind::Panicked);
+    assert!(!error.to_string().contains("4711"), "what a panic says may hold a row: {error}");
+    assert_eq!(world.users.statistics().loads_in_flight, 0);
 }

@@ -40,3 +40,40 @@ fn futures_executor(mut future: std::pin::Pin<Box<dyn Future<Output = ()> + '_>>
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     assert!(future.as_mut().poll(&mut context).is_ready());
 }
+
+fn runtime(with_timer: bool) -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    if with_timer {
+        builder.enable_all();
+    }
+    builder.build().expect("a runtime")
+}
+
+#[test]
+fn a_runtime_without_a_timer_is_refused() {
+    let bare = runtime(false);
+    let build = || Cache::<String, i64>::builder("user").policy(plain());
+    let built = build().runtime(bare.handle().clone()).build();
+    assert!(built.expect_err("refused").to_string().contains("enable_time"));
+    let users = build().build().expect("it has no runtime yet");
+    let load = || async { Ok::<_, std::io::Error>(1) };
+    let loaded = bare.block_on(async { users.get_or_load_with(&ann(), load).await.map(|_| ()) });
+    assert!(loaded.expect_err("refused").to_string().contains("enable_time"));
+}
+
+#[test]
+fn a_cache_outlives_the_runtime_that_it_was_built_on() {
+    let one = runtime(true);
+    let build = || Cache::<String, i64>::builder("user").policy(plain()).build();
+    let users = one.block_on(async { build() }).expect("coherent");
+    drop(one);
+    let load = || async { Ok::<_, std::io::Error>(1) };
+    let two = runtime(true);
+    let hit = two.block_on(async { users.get_or_load_with(&ann(), load).await });
+    assert_eq!(hit.expect("loaded on the runtime of the reader").into_value(), Some(1));
+    futures_executor(Box::pin(async {
+        let bob = "bob".to_owned();
+        let error = users.get_or_load_with(&bob, load).await.expect_err("there is none here");
+        assert!(error.to_string().contains("has ended"), "{error}");
+    }));
+}

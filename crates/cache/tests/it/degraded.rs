@@ -1,7 +1,8 @@
 //! What readers get when the origin fails or is slow (R4, R5, R8).
 
 use larder::{
-    Breaker, BreakerState, ErrorKind, Freshness, LoadBudget, OriginGuard, StaleReason, Tier,
+    Breaker, BreakerState, Cache, Error, ErrorKind, Freshness, LoadBudget, LoadContext, Loaded,
+    Origin, OriginGuard, Result, StaleReason, Tier,
 };
 use larder_testkit::faulty::{Answer, Gate};
 
@@ -156,7 +157,76 @@ async fn a_refresh_is_not_even_tried_while_the_breaker_is_open() {
     failing(&world, 1);
     let _ = world.users.get_or_load(&"bob".to_owned()).await;
     let loads = world.origin.calls_count();
-    assert_eq!(stale_reason(&world.hit().await), Some(StaleReason::Revalidating));
+    assert_eq!(stale_reason(&world.hit().await), Some(StaleReason::OriginFailed));
     assert_eq!(world.origin.calls_count(), loads);
     assert_eq!(world.users.statistics().refreshes_skipped, 1);
+}
+
+/// Cannot answer any key of a batch; refuses the first of them for good.
+struct Mixed;
+
+impl Origin<String, i64> for Mixed {
+    async fn load(&self, _: &String, _: &LoadContext) -> Result<Loaded<i64>> {
+        Err(Error::new(ErrorKind::OriginFailed, "scripted"))
+    }
+
+    async fn load_many(&self, keys: &[String], _: &LoadContext) -> Vec<Result<Loaded<i64>>> {
+        let kind =
+            |index| if index == 0 { ErrorKind::OriginFailed } else { ErrorKind::Unavailable };
+        (0..keys.len()).map(|index| Err(Error::new(kind(index), "scripted"))).collect()
+    }
+
+    fn batch_limit(&self) -> usize {
+        1000
+    }
+}
+
+#[tokio::test]
+async fn a_batch_without_one_answer_is_judged_by_its_worst_error() {
+    let guard = OriginGuard::new("db", Breaker::default().failures(1), LoadBudget::default());
+    let users = Cache::<String, i64>::builder("user")
+        .origin(Mixed)
+        .origin_guard(guard)
+        .policy(plain())
+        .build()
+        .expect("coherent");
+    let keys: Vec<String> = (0..10).map(|number| format!("user-{number}")).collect();
+    users.get_or_load_many(&keys).await;
+    assert_eq!(users.origin_health(), BreakerState::Open);
+}
+
+#[tokio::test]
+async fn a_loaders_own_timeouts_and_refusals_are_not_counted_as_ours() {
+    let world = world(plain());
+    for kind in [ErrorKind::BreakerOpen, ErrorKind::Timeout, ErrorKind::Panicked] {
+        world.origin.script([Answer::Fail(Error::new(kind, "says another cache behind"))]);
+        assert!(world.users.get_or_load(&ann()).await.is_err());
+    }
+    let statistics = world.users.statistics();
+    assert_eq!(statistics.load_failures, 3);
+    assert_eq!(statistics.loads_refused_by_breaker, 0);
+    assert_eq!((statistics.load_timeouts, statistics.load_panics), (0, 0));
+}
+
+/// Five loaders that callers bring along fail.
+async fn five_fail(users: &Cache<String, i64>) {
+    for number in 0..5 {
+        let fail = || async { Err::<i64, _>(std::io::Error::other("scripted")) };
+        assert!(users.get_or_load_with(&format!("user-{number}"), fail).await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn loaders_that_callers_bring_have_a_breaker_only_if_it_was_declared() {
+    let builder = || Cache::<String, i64>::builder("user").policy(plain());
+    let users = builder().build().expect("coherent");
+    five_fail(&users).await;
+    let load = || async { Ok::<_, std::io::Error>(1) };
+    assert!(users.get_or_load_with(&ann(), load).await.is_ok(), "another loader is healthy");
+
+    let guard = OriginGuard::new("api", Breaker::default(), LoadBudget::default());
+    let users = builder().origin_guard(guard).build().expect("coherent");
+    five_fail(&users).await;
+    let error = users.get_or_load_with(&ann(), load).await.expect_err("they share an API");
+    assert_eq!(error.kind(), ErrorKind::BreakerOpen);
 }

@@ -2,6 +2,7 @@
 //! interleaving is explored in `tests/shuttle.rs`; these are the plain cases,
 //! each by name.
 
+use larder::ManualClock;
 use larder_testkit::faulty::{Answer, Gate};
 
 use crate::support::*;
@@ -75,6 +76,7 @@ async fn a_tag_removed_during_a_load_wins_although_no_entry_had_it_yet() {
     })
     .await;
     assert!(world.users.get_memory("ann").is_none());
+    assert_eq!(world.users.statistics().fills_fenced, 1);
     assert_eq!(world.read().await, Some(2));
 }
 
@@ -113,6 +115,7 @@ async fn a_clear_during_a_load_wins() {
     })
     .await;
     assert!(world.users.get_memory("ann").is_none());
+    assert_eq!(world.users.statistics().fills_fenced, 1);
     assert_eq!(world.read().await, Some(2));
 }
 
@@ -131,4 +134,25 @@ async fn a_removal_during_a_background_refresh_wins() {
     world.settle("the refresh ended", |world| world.users.statistics().loads_in_flight == 0).await;
     assert!(world.users.get_memory("ann").is_none());
     assert_eq!(world.read().await, Some(2));
+}
+
+#[tokio::test]
+async fn not_modified_does_not_bring_back_what_was_removed_as_its_refresh_began() {
+    let clock = ManualClock::new();
+    let users = hooked(plain().stale_while_revalidate(MINUTE), &clock);
+    let key = HookedKey(1);
+    users.put(&key, 1).tags(["people"]).await.expect("put");
+    clock.advance(MINUTE);
+    let remover = users.clone();
+    // The first hashing looks into memory, the second boards the refresh.
+    after_hashings(1, move || {
+        remover.remove_tag("people");
+    });
+    assert!(users.get_memory(&key).is_some(), "looked at before it was removed");
+    assert!(hook_has_run());
+    while users.statistics().loads_in_flight > 0 {
+        tokio::task::yield_now().await;
+    }
+    let hit = users.get_memory(&key);
+    assert_ne!(hit.and_then(|hit| hit.into_value()), Some(1));
 }

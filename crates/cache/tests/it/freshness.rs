@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use larder::{
-    Cache, Freshness, Loaded, ManualClock, Policy, StaleReason, Tier, Ttl, TtlByAge, TtlClass,
+    Cache, ErrorKind, Freshness, Loaded, ManualClock, Policy, StaleReason, Tier, Ttl, TtlByAge,
+    TtlClass,
 };
 use larder_testkit::faulty::{Answer, Gate};
 
@@ -217,6 +218,10 @@ async fn personal_data_goes_to_the_origin_each_time_and_is_never_kept() {
     assert_eq!(world.loads(), 2);
     assert!(world.users.get_memory("ann").is_none());
     assert!(world.users.put(&ann(), 3).await.is_err());
+    world.origin.script([Answer::Say(Loaded::value(1).class(larder::Class::Public))]);
+    world.read().await;
+    assert!(world.users.get_memory("ann").is_none(), "a loader cannot allow it");
+    assert_eq!(world.users.statistics().fills_fenced, 0, "nothing came in between");
     let per_value = world_with(plain(), |builder| builder);
     per_value.origin.script([Answer::Say(Loaded::value(1).class(larder::Class::Credential))]);
     per_value.read().await;
@@ -238,4 +243,107 @@ async fn a_cache_without_an_origin_is_a_cache_aside() {
     assert!(users.get("ann").await.expect("ok").is_none());
     let error = users.get_or_load(&ann()).await.expect_err("there is no origin");
     assert!(error.to_string().contains("no origin"), "{error}");
+}
+
+#[tokio::test]
+async fn what_slid_is_not_served_beyond_its_bound_when_the_origin_fails() {
+    let policy = plain().sliding(true).max_age(SECOND * 100).stale_if_error(MINUTE);
+    let world = world(policy);
+    world.read().await;
+    world.clock.advance(SECOND * 50);
+    // Each read slides the end of freshness, and with it the stale window.
+    for _ in 0..40 {
+        world.clock.advance(SECOND);
+        world.read().await;
+    }
+    world.origin.script((0..100).map(|_| Answer::unavailable()));
+    for _ in 0..60 {
+        world.clock.advance(SECOND);
+        match world.users.get_or_load(&ann()).await {
+            Ok(hit) => assert!(hit.age() <= SECOND * 100, "served at the age of {:?}", hit.age()),
+            Err(_) => return,
+        }
+    }
+    panic!("it is served for ever");
+}
+
+#[tokio::test]
+async fn a_requests_ttl_is_for_values_and_absence_has_its_own() {
+    let nobody = "nobody".to_owned();
+    let world_of = |negative: Option<Duration>| world(plain().negative_ttl(negative));
+    let kept = world_of(Some(SECOND * 10));
+    let hit = kept.users.get_or_load(&nobody).ttl(Ttl::secs(3600)).await.expect("answered");
+    assert_eq!((hit.value(), hit.fresh_for()), (None, Some(SECOND * 10)));
+    let not_kept = world_of(None);
+    not_kept.users.get_or_load(&nobody).ttl(Ttl::secs(3600)).await.expect("answered");
+    assert!(not_kept.users.get_memory("nobody").is_none());
+}
+
+/// A reader of an origin that takes four seconds.
+async fn read_slowly(policy: Policy) -> (World, larder::Result<larder::Hit<String, i64>>) {
+    let world = world(policy);
+    world.origin.script([Answer::Truth.after(&world.clock, SECOND * 4)]);
+    let users = world.users.clone();
+    let reader = tokio::spawn(async move { users.get_or_load(&ann()).await });
+    world.settle("the load runs", |world| world.origin.running() == 1).await;
+    // The upkeep, the origin, the load's timeout and the reader's.
+    world.advance_past_sleepers(4, SECOND * 4).await;
+    let answer = reader.await.expect("no panic");
+    (world, answer)
+}
+
+#[tokio::test]
+async fn an_answer_that_expired_while_it_was_loaded_is_not_called_fresh() {
+    let second = Policy::ttl(SECOND).jitter(0.0).early_refresh_beta(None);
+    let (world, answer) = read_slowly(second).await;
+    let hit = answer.expect("answered");
+    assert_eq!((hit.value(), hit.tier()), (Some(&1), Tier::Origin));
+    assert_eq!(
+        hit.freshness(),
+        Freshness::Stale { age: SECOND * 4, reason: StaleReason::SlowLoad }
+    );
+    let statistics = world.users.statistics();
+    assert_eq!((statistics.stale_slow_load, statistics.load_answers), (1, 0));
+    assert_eq!((statistics.requests(), statistics.hit_ratio()), (1, Some(0.0)));
+}
+
+#[tokio::test]
+async fn an_answer_older_than_max_age_is_given_to_nobody() {
+    let second = Policy::ttl(SECOND).jitter(0.0).early_refresh_beta(None).max_age(SECOND);
+    let (world, answer) = read_slowly(second.soft_timeout(SECOND / 2)).await;
+    let error = answer.expect_err("it is four seconds old");
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(error.to_string().contains("max_age"), "{error}");
+    assert!(world.users.get_memory("ann").is_none());
+}
+
+#[tokio::test]
+async fn a_load_is_cancelled_when_its_answer_would_be_too_old() {
+    let world = world(plain().max_age(MINUTE).hard_timeout(MINUTE * 5));
+    world.origin.script([Answer::Hang]);
+    let users = world.users.clone();
+    let reader = tokio::spawn(async move { users.get_or_load(&ann()).await.map(|_| ()) });
+    world.settle("the load runs", |world| world.origin.running() == 1).await;
+    world.advance_past_sleepers(3, MINUTE).await;
+    let error = reader.await.expect("no panic").expect_err("it was cancelled");
+    assert!(error.to_string().contains("too old"), "{error}");
+    assert_eq!(world.origin.dropped_count(), 1);
+}
+
+#[tokio::test]
+async fn what_is_not_kept_is_fresh_for_whoever_waited() {
+    let world = world(plain());
+    world.origin.script([Answer::Say(Loaded::dont_cache(5)).after(&world.clock, SECOND)]);
+    let users = world.users.clone();
+    let reader = tokio::spawn(async move { users.get_or_load(&ann()).await.expect("answered") });
+    world.settle("the load runs", |world| world.origin.running() == 1).await;
+    world.advance_past_sleepers(4, SECOND).await;
+    assert!(reader.await.expect("no panic").is_fresh());
+}
+
+#[tokio::test]
+async fn jitter_of_a_ttl_without_end_does_not_overflow() {
+    let world = world(Policy::ttl(Duration::MAX).jitter(1e-20));
+    world.users.put(&ann(), 3).await.expect("put");
+    assert!(world.hit().await.is_fresh());
 }

@@ -1,6 +1,7 @@
 //! The engine against a scripted origin on a clock that the tests move.
 
 mod batches;
+mod budget;
 mod build;
 mod degraded;
 mod early_refresh;
@@ -11,3 +12,4 @@ mod shutdown;
 mod single_flight;
 mod support;
 mod tags;
+mod writes;

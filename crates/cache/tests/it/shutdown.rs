@@ -1,6 +1,7 @@
 //! Shutting down waits for what runs and begins nothing new (R10).
 
-use larder::ErrorKind;
+use futures_util::FutureExt;
+use larder::{ErrorKind, ManualClock, StaleReason};
 use larder_testkit::faulty::{Answer, Gate};
 
 use crate::support::*;
@@ -40,4 +41,28 @@ async fn shutdown_does_not_wait_longer_than_its_patience() {
     world.advance_past_sleepers(4, SECOND).await;
     assert!(!shutdown.await.expect("no panic"));
     reader.abort();
+}
+
+#[tokio::test]
+async fn no_load_begins_after_shutdown_said_that_all_ended() {
+    let users = hooked(plain(), &ManualClock::new());
+    let closing = users.clone();
+    // The first hashing looks into memory, the second boards the flight.
+    after_hashings(1, move || {
+        let ended = closing.shutdown(MINUTE).now_or_never();
+        assert_eq!(ended, Some(true));
+    });
+    let error = users.get_or_load(&HookedKey(1)).await.expect_err("it is shut");
+    assert!(hook_has_run());
+    assert_eq!(error.kind(), ErrorKind::ShuttingDown);
+}
+
+#[tokio::test]
+async fn nothing_is_said_to_be_refreshed_once_the_cache_is_shut() {
+    let world = world(plain().stale_while_revalidate(MINUTE));
+    world.read().await;
+    assert!(world.users.shutdown(SECOND).await);
+    world.clock.advance(MINUTE);
+    assert_eq!(stale_reason(&world.hit().await), Some(StaleReason::OriginFailed));
+    assert_eq!(world.loads(), 1);
 }

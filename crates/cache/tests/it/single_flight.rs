@@ -100,6 +100,7 @@ async fn a_callers_deadline_ends_its_wait_and_not_the_load() {
     gate.wait_for_arrivals(1).await;
     world.advance_past_sleepers(3, SECOND).await;
     let error = hurried.await.expect("no panic").expect_err("its time was up");
+    assert!(error.message().contains("caller's deadline"), "{error}");
     assert_eq!(error.kind(), ErrorKind::Timeout);
     assert_eq!(world.origin.dropped_count(), 0);
     gate.open();

@@ -1,8 +1,13 @@
 //! What the tests share: a cache over a scripted origin.
 
+use std::cell::RefCell;
+use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
-use larder::{Cache, CacheBuilder, Freshness, Hit, ManualClock, Memory, Policy, StaleReason};
+use larder::{
+    Cache, CacheBuilder, Freshness, Hit, LoadContext, Loaded, ManualClock, Memory, Origin, Policy,
+    Result, StaleReason,
+};
 use larder_testkit::faulty::FaultyOrigin;
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
@@ -86,4 +91,59 @@ pub(crate) fn stale_reason(hit: &Hit<String, i64>) -> Option<StaleReason> {
         Freshness::Stale { reason, .. } => Some(reason),
         _ => None,
     }
+}
+
+/// A key that can run something at one of its next hashings: between two steps
+/// of the engine, where no other task can be made to come in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct HookedKey(pub(crate) u8);
+
+type Hook = Box<dyn FnOnce()>;
+
+thread_local! {
+    static HOOK: RefCell<Option<(usize, Hook)>> = const { RefCell::new(None) };
+}
+
+/// Runs `hook` after this many hashings of a [`HookedKey`] on this thread.
+pub(crate) fn after_hashings(hashings: usize, hook: impl FnOnce() + 'static) {
+    HOOK.with(|slot| *slot.borrow_mut() = Some((hashings, Box::new(hook))));
+}
+
+/// Whether no hook is left to run.
+pub(crate) fn hook_has_run() -> bool {
+    HOOK.with(|slot| slot.borrow().is_none())
+}
+
+impl Hash for HookedKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let due = HOOK.with(|slot| {
+            let mut slot = slot.borrow_mut();
+            match slot.as_mut() {
+                Some((0, _)) => slot.take(),
+                Some((left, _)) => {
+                    *left -= 1;
+                    None
+                }
+                None => None,
+            }
+        });
+        if let Some((_, hook)) = due {
+            hook();
+        }
+        self.0.hash(state);
+    }
+}
+
+/// The origin of hooked keys: seven, and "not modified" of what is held.
+pub(crate) struct Sevens;
+
+impl Origin<HookedKey, i64> for Sevens {
+    async fn load(&self, _: &HookedKey, context: &LoadContext) -> Result<Loaded<i64>> {
+        Ok(if context.held.is_some() { Loaded::not_modified() } else { Loaded::value(7) })
+    }
+}
+
+pub(crate) fn hooked(policy: Policy, clock: &ManualClock) -> Cache<HookedKey, i64> {
+    let builder = Cache::builder("hooked").origin(Sevens).policy(policy).clock(clock.clone());
+    builder.build().expect("a coherent cache")
 }

@@ -60,13 +60,14 @@ fn write_value(text: &mut String, value: &Value) {
     }
 }
 
-/// 2^63: a whole double below it is written as the integer that it is.
-const WHOLE_MAX: f64 = 9_223_372_036_854_775_808.0;
+/// −2^63 to below 2^64: the integers that JSON text is read as, so that a whole
+/// double among them is written as one.
+const WHOLE: std::ops::Range<f64> = -9_223_372_036_854_775_808.0..18_446_744_073_709_551_616.0;
 
 fn write_number(text: &mut String, number: &Number) {
     match number.as_f64() {
-        Some(float) if number.is_f64() && float.fract() == 0.0 && float.abs() < WHOLE_MAX => {
-            let _ = write!(text, "{}", float as i64);
+        Some(float) if number.is_f64() && float.fract() == 0.0 && WHOLE.contains(&float) => {
+            let _ = write!(text, "{}", float as i128);
         }
         _ => {
             let _ = write!(text, "{number}");
@@ -92,6 +93,20 @@ mod tests {
             json_hash(&json!(9_007_199_254_740_993_u64)),
             json_hash(&json!(9_007_199_254_740_992_u64))
         );
+    }
+
+    #[test]
+    fn a_number_is_the_same_however_it_is_written() {
+        let hash = |text: &str| json_hash(&serde_json::from_str(text).expect("JSON"));
+        for (one, other) in [
+            ("1e19", "10000000000000000000"),
+            ("-9.223372036854775808e18", "-9223372036854775808"),
+            ("1e25", "10000000000000000000000000"),
+            ("5e0", "5"),
+        ] {
+            assert_eq!(hash(one), hash(other), "{one} {other}");
+        }
+        assert_ne!(hash("18446744073709551615"), hash("18446744073709551616"));
     }
 
     #[test]

@@ -30,7 +30,9 @@ impl Key {
     /// assert_eq!(key.finish().to_string(), "device:7:data:v2");
     /// ```
     pub fn build(root: &str) -> KeyBuilder {
-        KeyBuilder(root.to_owned())
+        let mut text = String::with_capacity(root.len() + 16);
+        pattern::escape_into(&mut text, root);
+        KeyBuilder(text)
     }
 
     /// The bytes.
@@ -66,8 +68,15 @@ impl fmt::Debug for Key {
 
 /// Builds a hierarchical key part by part.
 ///
-/// Parts are joined with `:`. A `:` or `%` inside a part is written `%3A` or
-/// `%25`, so that two different lists of parts never make the same key.
+/// Parts are joined with `:`. Inside the root and each part `:` is written `%3A`
+/// and `%` is written `%25`, and a part that reads like a version is written with
+/// `%76` for its `v`, so that two different lists of parts never make the same
+/// key.
+///
+/// [`KeyPattern::key`] spells the last parameter of a pattern differently where
+/// it holds a `:`: it leaves that as it is, because nothing follows. The two are
+/// different keys of a cache, although the pattern matches both and reads the
+/// same values from them; make the keys of one cache in one way.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct KeyBuilder(String);
@@ -75,14 +84,24 @@ pub struct KeyBuilder(String);
 impl KeyBuilder {
     /// Adds a part.
     pub fn part(mut self, part: impl fmt::Display) -> Self {
+        let part = part.to_string();
         self.0.push(':');
-        pattern::escape_into(&mut self.0, &part.to_string());
+        let number = part.strip_prefix('v').filter(|number| is_number(number));
+        match number {
+            Some(number) => {
+                self.0.push_str("%76");
+                self.0.push_str(number);
+            }
+            None => pattern::escape_into(&mut self.0, &part),
+        }
         self
     }
 
     /// Adds the version of the value's layout, as `v2`.
-    pub fn version(self, version: u32) -> Self {
-        self.part(format_args!("v{version}"))
+    pub fn version(mut self, version: u32) -> Self {
+        self.0.push_str(":v");
+        self.0.push_str(&version.to_string());
+        self
     }
 
     /// Adds the hash of a filter: equal filters give equal keys whatever the
@@ -98,6 +117,10 @@ impl KeyBuilder {
     }
 }
 
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,6 +131,27 @@ mod tests {
         let honest = Key::build("a").part("b").part("c").finish();
         assert_ne!(forged, honest);
         assert_eq!(forged.to_string(), "a:b%3Ac");
+        assert_ne!(Key::build("a:b").finish(), Key::build("a").part("b").finish());
+    }
+
+    #[test]
+    fn a_part_that_reads_like_a_version_is_not_one() {
+        let part = Key::build("device").part("v2").finish();
+        assert_ne!(part, Key::build("device").version(2).finish());
+        assert_ne!(part, Key::build("device").part("%762").finish());
+        assert_eq!(Key::build("device").part("v2a").finish().to_string(), "device:v2a");
+        let pattern: KeyPattern = "device:{id}".parse().expect("a valid pattern");
+        let text = part.to_string();
+        assert_eq!(pattern.match_key(&text), Some(vec!["v2".into()]));
+    }
+
+    #[test]
+    fn a_pattern_reads_what_the_builder_wrote_though_it_spells_the_last_part_otherwise() {
+        let pattern: KeyPattern = "weather:{origin}:{time}".parse().expect("a valid pattern");
+        let built = Key::build("weather").part("EWR").part("6:00").finish().to_string();
+        assert_eq!(built, "weather:EWR:6%3A00");
+        assert_eq!(pattern.key(["EWR", "6:00"]), "weather:EWR:6:00");
+        assert_eq!(pattern.match_key(&built), Some(vec!["EWR".into(), "6:00".into()]));
     }
 
     #[test]

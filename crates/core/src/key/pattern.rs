@@ -8,7 +8,8 @@ use std::str::FromStr;
 /// A parameter matches one part, up to the next `:`; the last parameter of a
 /// pattern that ends with it matches the rest, colons included, so that
 /// `weather:{origin}:{time}` matches `weather:EWR:2013-01-01T06:00:00Z`. No
-/// parameter matches nothing. In a value `%3A` stands for `:` and `%25` for `%`.
+/// parameter matches nothing. In a value `%3A` stands for `:`, `%25` for `%` and
+/// `%76` for `v`.
 ///
 /// ```
 /// use larder_core::KeyPattern;
@@ -234,6 +235,8 @@ fn unescape(value: &str) -> Cow<'_, str> {
         let (decoded, used) = match tail.get(..3) {
             Some("%3A" | "%3a") => (':', 3),
             Some("%25") => ('%', 3),
+            // As `KeyBuilder::part` writes what reads like a version.
+            Some("%76") => ('v', 3),
             _ => ('%', 1),
         };
         text.push(decoded);

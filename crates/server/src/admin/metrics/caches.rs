@@ -88,6 +88,7 @@ fn reads(looks: &[Look]) -> Vec<Family> {
                     ("revalidating", it.stale_revalidating),
                     ("origin_failed", it.stale_origin_failed),
                     ("soft_timeout", it.stale_soft_timeout),
+                    ("slow_load", it.stale_slow_load),
                 ]
             }),
         ),

@@ -321,6 +321,7 @@ fn write_statistics(cache: &ServedCache, reply: &mut Reply) {
         ("stale-revalidating", statistics.stale_revalidating),
         ("stale-origin-failed", statistics.stale_origin_failed),
         ("stale-soft-timeout", statistics.stale_soft_timeout),
+        ("stale-slow-load", statistics.stale_slow_load),
         ("misses", misses(&statistics)),
         ("load-answers", statistics.load_answers),
         ("joined-answers", statistics.joined_answers),

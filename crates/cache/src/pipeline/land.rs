@@ -1,0 +1,167 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use larder_core::{
+    Class, Entry, Error, ErrorKind, Loaded, Moment, Outcome, Result, Tags, Ttl, Value,
+};
+use larder_memory::Resident;
+
+use crate::engine::{CacheKey, CacheValue, Engine};
+use crate::flight::Flight;
+use crate::hit::Held;
+use crate::policy::{Answer, Limits, limits};
+use crate::telemetry::{EndedBy, EventKind};
+
+impl<K: CacheKey, V: CacheValue> Engine<K, V> {
+    /// Ends a flight: keeps the answer if its fence still holds, and tells
+    /// everyone who waits.
+    pub(super) fn land(
+        &self,
+        flight: &Arc<Flight<K, V>>,
+        answer: Result<Loaded<V>>,
+        read_at: Moment,
+        cost: Duration,
+        end: EndedBy,
+    ) {
+        let landing = answer.and_then(|loaded| self.entry(flight, loaded, read_at, cost));
+        match landing {
+            Ok((entry, limits)) => {
+                self.telemetry.record(EventKind::Loaded { cost }, Some(&flight.key));
+                let held = self.keep(flight, entry, limits);
+                flight.land(Ok(held));
+            }
+            Err(error) => self.land_failed(flight, end, error),
+        }
+    }
+
+    pub(super) fn land_failed(&self, flight: &Arc<Flight<K, V>>, end: EndedBy, error: Error) {
+        let error = error.with("cache", &self.name);
+        self.telemetry.load_failed(end, error.kind(), &flight.key);
+        self.flights.leave(flight, || ());
+        flight.land(Err(error));
+    }
+
+    /// Puts the entry into memory if it is to be kept and nothing came between.
+    fn keep(
+        &self,
+        flight: &Arc<Flight<K, V>>,
+        entry: Entry<V>,
+        limits: Option<Limits>,
+    ) -> Held<K, V> {
+        let now = self.clock.now();
+        self.reclaim_dead(&flight.key, now);
+        let Some(limits) = limits else {
+            // A newer answer that is not to be kept leaves nothing older behind.
+            self.flights.leave(flight, || self.take_out(&flight.key, now));
+            return Held::Detached(Arc::new(entry));
+        };
+        let mut entry = Some(entry);
+        let kept = self.flights.leave(flight, || {
+            // Both leave the lock before either is dropped.
+            let old = self.memory.peek(&flight.key, now);
+            let keep = |entry| self.memory.insert(flight.key.clone(), entry, limits.lifetime, now);
+            (old, entry.take().map(keep))
+        });
+        self.reclaim_a_little();
+        let kept = kept.and_then(|(_old, new)| new);
+        if kept.as_ref().is_none_or(|kept| self.was_removed(kept.entry())) {
+            self.telemetry.record(EventKind::Fenced, Some(&flight.key));
+        }
+        match (kept, entry) {
+            (Some(resident), _) => Held::Resident(resident),
+            (None, Some(entry)) => Held::Detached(Arc::new(entry)),
+            (None, None) => unreachable!("the entry is either kept or still here"),
+        }
+    }
+
+    /// Whether a load's answer was removed by tag, or with the whole cache, before
+    /// it came.
+    fn was_removed(&self, entry: &Entry<V>) -> bool {
+        self.memory.watermarks(&entry.tags).removed > entry.version
+    }
+
+    /// The entry of a loader's answer, with its limits if it is to be kept.
+    fn entry(
+        &self,
+        flight: &Flight<K, V>,
+        loaded: Loaded<V>,
+        read_at: Moment,
+        cost: Duration,
+    ) -> Result<(Entry<V>, Option<Limits>)> {
+        let policy = self.policy.load();
+        let mut renewed = None;
+        let (value, may_keep, tags) = match loaded.outcome {
+            Outcome::Found(value) => (value, true, loaded.tags),
+            Outcome::DontCache(value) => (value, false, loaded.tags),
+            Outcome::NotModified => {
+                let held = held(flight)?;
+                renewed = Some(held);
+                (held.value.clone(), true, loaded.tags.union(&held.tags))
+            }
+            _ => return Err(Error::new(ErrorKind::Unsupported, "unknown loader outcome")),
+        };
+        // What still holds is no less sensitive than it was.
+        let class = renewed.map_or(policy.class, |held| held.class.max(policy.class));
+        let class = loaded.class.unwrap_or(class);
+        let of_value = || flight.terms.ttl.or_else(|| self.ttl_rule(&flight.key, &value));
+        // What a request says is about a value; absence has a TTL of its own.
+        let ttl = loaded.ttl.or_else(|| value.is_present().then(of_value).flatten());
+        let tags = tags.union(&flight.terms.tags).union(&self.tag_rule(&flight.key, &value));
+        let answer = Answer {
+            present: value.is_present(),
+            origin_read_at: read_at,
+            load_cost: cost,
+            ttl,
+            // Nor does it hold longer, unless somebody says so.
+            at_most: renewed.filter(|_| ttl.is_none()).map(|held| held.age(held.fresh_until)),
+            refreshable: self.origin.is_some(),
+        };
+        let kept = may_keep && class.may_be_cached() && policy.class.may_be_cached();
+        let limits = kept.then(|| limits(&policy, &answer)).flatten();
+        let entry = self.new_entry(value, flight, &limits, read_at, cost, tags, class);
+        Ok((entry, limits))
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the fields of one struct, named there")]
+    fn new_entry(
+        &self,
+        value: Value<V>,
+        flight: &Flight<K, V>,
+        limits: &Option<Limits>,
+        read_at: Moment,
+        load_cost: Duration,
+        tags: Tags,
+        class: Class,
+    ) -> Entry<V> {
+        let (fresh_until, stale_until) =
+            limits.as_ref().map_or((read_at, read_at), |l| (l.fresh_until, l.stale_until));
+        Entry {
+            value,
+            version: flight.begun,
+            origin_read_at: read_at,
+            fresh_until,
+            stale_until,
+            load_cost,
+            tags,
+            class,
+        }
+    }
+
+    pub(crate) fn ttl_rule(&self, key: &K, value: &Value<V>) -> Option<Ttl> {
+        let (rule, value) = (self.rules.ttl.as_ref()?, value.as_option()?);
+        rule(key, value)
+    }
+
+    pub(crate) fn tag_rule(&self, key: &K, value: &Value<V>) -> Tags {
+        self.rules.tags.as_ref().map_or(Tags::NONE, |rule| rule(key, value.as_option()))
+    }
+}
+
+/// What "not modified" is said of.
+fn held<K, V>(flight: &Flight<K, V>) -> Result<&Entry<V>> {
+    flight.held.as_ref().map(Resident::entry).ok_or_else(|| {
+        let message = "the loader says \"not modified\" of what is not held";
+        Error::new(ErrorKind::OriginFailed, message)
+            .remedy("answer not_modified only when LoadContext::held names a version")
+    })
+}
