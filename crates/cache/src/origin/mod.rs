@@ -96,13 +96,16 @@ impl OriginGuard {
             .with("next try in", format_args!("{retry_in:?}"))
     }
 
-    /// Settles a ticket. What the origin refuses for good says nothing about
-    /// its health; what it cannot answer does.
+    /// Settles a ticket. That the origin refuses something for good is a sign of
+    /// health; that it cannot answer is none. A load that waited in a line of
+    /// ours, such as that of a connection pool, has not found out.
     pub(crate) fn settle<T>(&self, ticket: Ticket, result: &Result<T>, clock: &Clock) {
-        let sick = matches!(
-            result.as_ref().map_err(Error::kind),
-            Err(ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Panicked)
-        );
+        let kind = result.as_ref().map_err(Error::kind).err();
+        if kind == Some(ErrorKind::Overloaded) {
+            return;
+        }
+        let sick =
+            matches!(kind, Some(ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Panicked));
         self.0.breaker.settle(ticket, sick, clock.now());
     }
 

@@ -132,6 +132,26 @@ async fn a_refusal_for_good_does_not_open_the_breaker() {
 }
 
 #[tokio::test]
+async fn a_full_line_of_ours_says_nothing_about_the_origin() {
+    let world = world(plain());
+    let full = || Answer::Fail(larder::Error::new(ErrorKind::Overloaded, "no connection is free"));
+    world.origin.script((0..20).map(|_| full()));
+    for _ in 0..20 {
+        assert!(world.users.get_or_load(&ann()).await.is_err());
+    }
+    assert_eq!(world.users.origin_health(), BreakerState::Closed);
+    failing(&world, 4);
+    for _ in 0..4 {
+        assert!(world.users.get_or_load(&ann()).await.is_err());
+    }
+    world.origin.script([full(), Answer::unavailable()]);
+    assert!(world.users.get_or_load(&ann()).await.is_err());
+    assert_eq!(world.users.origin_health(), BreakerState::Closed);
+    assert!(world.users.get_or_load(&ann()).await.is_err(), "the fifth in a row");
+    assert_eq!(world.users.origin_health(), BreakerState::Open);
+}
+
+#[tokio::test]
 async fn caches_of_one_origin_share_its_breaker() {
     let guard = OriginGuard::new("db", Breaker::default().failures(1), LoadBudget::default());
     let clock = larder::ManualClock::new();

@@ -61,8 +61,9 @@ pub struct OriginOptions {
     pub max_loads_per_second: Option<u32>,
     /// When the origin is left alone because it keeps failing.
     pub breaker: BreakerOptions,
-    /// Whether the connection is encrypted and whom it trusts. Default: what
-    /// the URL says, else `prefer`.
+    /// Whether the connection is encrypted and whom it trusts. Default: with a
+    /// `ca_file` `verify-full`, unless the URL asks for `verify-ca`; else what
+    /// the URL says; else `prefer`, which verifies nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsMode>,
     /// A file with certificates (PEM) to trust beside the built-in authorities.

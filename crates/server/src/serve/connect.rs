@@ -137,7 +137,7 @@ fn database_options(options: &OriginOptions, value_bytes_max: u64) -> Result<Dat
     database.acquire_timeout = options.acquire_timeout.0;
     database.statement_timeout = options.statement_timeout.0;
     database.idle_timeout = options.idle_timeout.0;
-    database.tls = options.tls.map(|mode| match mode {
+    database.tls = tls_mode(options, &database.url).map(|mode| match mode {
         TlsMode::Disable => larder_sql::TlsMode::Disable,
         TlsMode::Prefer => larder_sql::TlsMode::Prefer,
         TlsMode::Require => larder_sql::TlsMode::Require,
@@ -150,6 +150,19 @@ fn database_options(options: &OriginOptions, value_bytes_max: u64) -> Result<Dat
     Ok(database)
 }
 
+/// Whoever names a file of certificates wants them verified.
+fn tls_mode(options: &OriginOptions, url: &str) -> Option<TlsMode> {
+    let asks_for_ca = || {
+        let url = url.to_ascii_lowercase();
+        ["=verify-ca", "=verify_ca"].iter().any(|mode| url.contains(mode))
+    };
+    options.tls.or_else(|| match &options.ca_file {
+        Some(_) if asks_for_ca() => Some(TlsMode::VerifyCa),
+        Some(_) => Some(TlsMode::VerifyFull),
+        None => None,
+    })
+}
+
 fn breaker(options: &OriginOptions) -> Breaker {
     Breaker::default().failures(options.breaker.failures()).open_for(options.breaker.open())
 }
@@ -159,5 +172,25 @@ fn load_budget(options: &OriginOptions) -> LoadBudget {
     match options.max_loads_per_second {
         Some(loads) => budget.per_second(loads),
         None => budget,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certificates_that_are_named_are_verified() {
+        let with_file =
+            OriginOptions { ca_file: Some("ca.pem".to_owned()), ..OriginOptions::default() };
+        let url = "postgres://h/d";
+        assert_eq!(tls_mode(&OriginOptions::default(), url), None);
+        assert_eq!(tls_mode(&with_file, url), Some(TlsMode::VerifyFull));
+        let require = format!("{url}?sslmode=require");
+        assert_eq!(tls_mode(&with_file, &require), Some(TlsMode::VerifyFull));
+        let verify = format!("{url}?sslmode=verify-ca");
+        assert_eq!(tls_mode(&with_file, &verify), Some(TlsMode::VerifyCa));
+        let declared = OriginOptions { tls: Some(TlsMode::VerifyCa), ..with_file };
+        assert_eq!(tls_mode(&declared, url), Some(TlsMode::VerifyCa));
     }
 }

@@ -118,10 +118,12 @@ fn limits(checker: &mut Checker<'_>, name: &str, origin: &OriginOptions) {
 }
 
 fn tls(checker: &mut Checker<'_>, name: &str, origin: &OriginOptions) {
-    if origin.ca_file.is_some() && origin.tls == Some(TlsMode::Disable) {
+    let verifies =
+        !matches!(origin.tls, Some(TlsMode::Disable | TlsMode::Prefer | TlsMode::Require));
+    if origin.ca_file.is_some() && !verifies {
         checker.error(
             &["origins", name, "ca_file"],
-            "`ca_file` has no effect: tls is \"disable\"",
+            "`ca_file` has no effect: with this `tls`, no certificate is verified",
             "set tls = \"verify-full\", or leave ca_file out",
         );
     }
