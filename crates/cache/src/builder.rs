@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 
 use arc_swap::ArcSwap;
 use larder_core::{Clock, DynOrigin, Error, ErrorKind, HeapSize, Origin, Result, Tags, Ttl};
-use larder_memory::{Budget, MemoryTier, Options};
+use larder_memory::{Budget, Limit, MemoryTier, Options};
 
 use crate::cache::Cache;
 use crate::engine::{CacheKey, CacheValue, Engine, Rules};
@@ -20,7 +20,6 @@ use crate::telemetry::{EventKind, Telemetry};
 pub struct Memory<K, V> {
     budget: Budget<K, V>,
     estimated_entries: Option<usize>,
-    is_zero: bool,
 }
 
 impl<K: 'static, V: 'static> Memory<K, V> {
@@ -30,7 +29,7 @@ impl<K: 'static, V: 'static> Memory<K, V> {
         K: HeapSize + 'static,
         V: HeapSize + 'static,
     {
-        Self::new(Budget::bytes(bytes as u64), bytes)
+        Self::new(Budget::bytes(bytes as u64))
     }
 
     /// At most this many bytes, where a function says how many bytes a key and
@@ -40,12 +39,12 @@ impl<K: 'static, V: 'static> Memory<K, V> {
         bytes: usize,
         size: impl Fn(&K, Option<&V>) -> usize + Send + Sync + 'static,
     ) -> Self {
-        Self::new(Budget::bytes_by(bytes as u64, size), bytes)
+        Self::new(Budget::bytes_by(bytes as u64, size))
     }
 
     /// At most this many entries, whatever their size.
     pub fn entries(entries: usize) -> Self {
-        Self::new(Budget::entries(entries as u64), entries)
+        Self::new(Budget::entries(entries as u64))
     }
 
     /// About how many entries are expected: sizes what is set aside for the
@@ -55,8 +54,25 @@ impl<K: 'static, V: 'static> Memory<K, V> {
         self
     }
 
-    fn new(budget: Budget<K, V>, size: usize) -> Self {
-        Self { budget, estimated_entries: None, is_zero: size == 0 }
+    fn new(budget: Budget<K, V>) -> Self {
+        Self { budget, estimated_entries: None }
+    }
+
+    /// Refuses a budget under which nothing would ever be kept.
+    fn check(&self) -> Result<()> {
+        match self.budget.limit() {
+            Limit::Entries(0) | Limit::Bytes(0) => {
+                Err(Error::new(ErrorKind::Config, "a memory budget of zero keeps nothing")
+                    .remedy("give memory at least one entry or a few hundred kibibytes"))
+            }
+            Limit::Bytes(bytes) if bytes < Budget::<K, V>::smallest_bytes() => {
+                let smallest = Budget::<K, V>::smallest_bytes();
+                Err(Error::new(ErrorKind::Config, "a memory budget this small keeps nothing")
+                    .with("bytes", bytes)
+                    .remedy(format!("give memory at least {smallest} bytes")))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -170,11 +186,7 @@ impl<K: CacheKey, V: CacheValue> CacheBuilder<K, V> {
     pub fn build(self) -> Result<Cache<K, V>> {
         let Self { name, memory, origin, guard, policy, rules, clock, runtime } = self;
         let memory = memory.unwrap_or_else(|| Memory::entries(10_000));
-        if memory.is_zero {
-            return Err(Error::new(ErrorKind::Config, "a memory budget of zero keeps nothing")
-                .with("cache", &name)
-                .remedy("give memory at least one entry or a few kibibytes"));
-        }
+        memory.check().map_err(|error| error.with("cache", &name))?;
         validate(&name, &policy, origin.is_some())?;
         let telemetry = Arc::new(Telemetry::new());
         let observer = Arc::clone(&telemetry);

@@ -77,3 +77,25 @@ fn a_cache_outlives_the_runtime_that_it_was_built_on() {
         assert!(error.to_string().contains("has ended"), "{error}");
     }));
 }
+
+#[tokio::test]
+async fn a_budget_of_bytes_that_is_accepted_keeps_something() {
+    let build = |bytes| {
+        Cache::<String, i64>::builder("user").memory(Memory::bytes(bytes)).policy(plain()).build()
+    };
+    let mut refused = 0;
+    for kibibytes in 1..64 {
+        match build(kibibytes * larder::KIB) {
+            Ok(users) => {
+                users.put(&ann(), 1).await.expect("put");
+                assert!(users.get_memory("ann").is_some(), "{kibibytes} KiB keep nothing");
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Config);
+                assert!(error.remedy_text().is_some_and(|text| text.contains("at least")));
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 0 && refused < 63, "{refused} of 63");
+}
