@@ -16,7 +16,7 @@ use crate::origin::{BreakerState, OriginGuard};
 use crate::pipeline::Source;
 use crate::policy::{Policy, validate};
 use crate::request::{GetOrLoad, Put};
-use crate::telemetry::{EventKind, Events, Statistics};
+use crate::telemetry::{Events, Statistics};
 
 /// A cache of `V` by `K`: memory in front of an origin.
 ///
@@ -53,11 +53,10 @@ impl<K: CacheKey, V: CacheValue> Cache<K, V> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let hit = self.0.look(key);
-        if hit.is_none() {
-            self.0.telemetry.record(EventKind::Missed, None);
+        match self.0.look(key) {
+            Some(hit) => Ok(Some(hit)),
+            None => Ok(self.0.missed()),
         }
-        Ok(hit)
     }
 
     /// What the cache has for a key, or what the origin says (P2). Whoever asks

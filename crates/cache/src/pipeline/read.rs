@@ -49,8 +49,15 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         self.look_and(key, |resident, cause| self.refresh(resident, cause))
     }
 
-    /// The same with a refresh that is due left to the caller, who says whether
-    /// one is under way.
+    /// Counts a read that ends with nothing.
+    #[cold]
+    pub(crate) fn missed(&self) -> Option<Hit<K, V>> {
+        self.telemetry.record(EventKind::Missed, None);
+        None
+    }
+
+    /// [`Engine::look`] with a refresh that is due left to the caller, who says
+    /// whether one is under way.
     #[inline]
     pub(super) fn look_and<Q>(
         self: &Arc<Self>,
