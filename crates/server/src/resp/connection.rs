@@ -1,12 +1,14 @@
 //! One connection: read, answer every command that has arrived, write once.
 //! Between two commands it may move to another thread.
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
-use tokio::io::AsyncReadExt;
+use rustix::buffer::spare_capacity;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
 
@@ -156,21 +158,33 @@ impl Connection {
         }
     }
 
-    /// Reads once, as much as there is room for. Buffers are borrowed only for
-    /// the moment of the read: nothing is held while nothing arrives.
+    /// Reads once, as much as there is room for.
     async fn receive(&mut self) -> io::Result<usize> {
-        poll_fn(|cx| {
+        poll_fn(|cx| self.poll_receive(cx)).await
+    }
+
+    /// Buffers are borrowed only once something has arrived: nothing is held
+    /// while nothing does.
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.stream().poll_read_ready(cx))?;
             let mut scratch = self.scratch.take().unwrap_or_else(|| self.borrow_scratch());
             scratch.make_room();
-            let read = pin!(self.reader.read_buf(&mut scratch.input)).poll(cx);
-            if read.is_pending() && scratch.is_empty() {
+            let received = receive_from(self.stream(), &mut scratch.input);
+            if scratch.is_empty() {
                 scratch.give();
             } else {
                 self.scratch = Some(scratch);
             }
-            read
-        })
-        .await
+            match received {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                received => return Poll::Ready(received),
+            }
+        }
+    }
+
+    fn stream(&self) -> &TcpStream {
+        self.reader.as_ref()
     }
 
     fn borrow_scratch(&self) -> Box<Scratch> {
@@ -243,9 +257,8 @@ impl Connection {
         }
         let mut written = 0;
         let mut stalled_at = 0;
-        let stream: &TcpStream = self.reader.as_ref();
         while written < bytes.len() {
-            match stream.try_write(&bytes[written..]) {
+            match send_to(self.stream(), &bytes[written..]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => written += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -255,7 +268,7 @@ impl Connection {
                     }
                     self.session.client.set_stalled(shared.clock.now());
                     self.session.client.set_buffers(0, bytes.len() - written);
-                    stream.writable().await?;
+                    self.stream().writable().await?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -285,6 +298,32 @@ impl Connection {
         client.set_stalled(self.session.shared.clock.now());
         client.set_buffers(held, 0);
     }
+}
+
+/// Reads what is there. The system is called directly: the C library's functions
+/// are points at which a thread can be cancelled, and guard against that.
+fn receive_from(stream: &TcpStream, input: &mut Vec<u8>) -> io::Result<usize> {
+    let room = input.capacity() - input.len();
+    let mut received = None;
+    let tried = stream.try_io(Interest::READABLE, || {
+        let (count, _) = recv(stream, spare_capacity(input), RecvFlags::empty())?;
+        received = Some(count);
+        // Less than there was room for is all there was: the next to arrive is
+        // an event of its own.
+        if 0 < count && count < room { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+    });
+    match (received, tried) {
+        (Some(count), _) => Ok(count),
+        (None, Err(error)) if error.kind() == io::ErrorKind::Interrupted => {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+        (None, tried) => tried.map(|()| 0),
+    }
+}
+
+fn send_to(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    // A client that is gone is an error, not a signal.
+    stream.try_io(Interest::WRITABLE, || Ok(send(stream, bytes, SendFlags::NOSIGNAL)?))
 }
 
 /// Answers commands one after the other as long as none has to wait.

@@ -445,6 +445,21 @@ fn random_sequences_get_the_same_replies() {
 }
 
 #[test]
+fn the_largest_time_is_told_as_redis_tells_it() {
+    let server = RedisServer::start();
+    let mut connection = Connection::to(&server);
+    let keyspace = Keyspace::new(KeyspaceOptions::default());
+    let requests: Vec<Call> =
+        ["SET a x", "PEXPIREAT a 9223372036854775807", "EXPIRETIME a", "PEXPIRETIME a"]
+            .map(|line| line.split(' ').map(Vec::from).collect())
+            .to_vec();
+    let theirs = connection.call_all(&requests);
+    for (request, theirs) in requests.iter().zip(theirs) {
+        assert_eq!(call(&keyspace, request), theirs, "{:?}", readable(&requests));
+    }
+}
+
+#[test]
 fn sums_of_fractions_are_redis_sums_to_the_last_digit() {
     let server = RedisServer::start();
     let connection = std::cell::RefCell::new(Connection::to(&server));

@@ -130,8 +130,9 @@ fn report(locked: &mut Locked<'_>, arguments: &[&[u8]], form: TimeForm, reply: &
         Some(None) => -1,
         Some(Some(expiry)) => {
             let millis = expiry.unix_millis().saturating_sub(form.origin(locked)).max(0);
-            // Rounded to the nearest; the largest time wraps as in Redis.
-            millis.wrapping_add(form.millis_per_unit / 2) / form.millis_per_unit
+            // Rounded to the nearest. Unsigned, the largest time does not overflow.
+            let unit = form.millis_per_unit.unsigned_abs();
+            ((millis.unsigned_abs() + unit / 2) / unit).cast_signed()
         }
     };
     reply.integer(time);
