@@ -18,25 +18,33 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 const MIB: u64 = 1 << 20;
 const NOW: Moment = Moment::from_nanos(3_600_000_000_000);
 
-/// Runs the test of this name in a process of its own, and there its body.
+/// Says in the process of a measurement what its allocator does with free pages.
+const ALONE: &str = "LARDER_MEMORY_TEST_ALONE";
+
+/// As it does by itself: free pages go back to the system after some seconds.
+const BY_DEFAULT: &str = "";
+
+/// Free pages go back at once, so that nothing depends on how fast a test runs.
+const AT_ONCE: &str = "dirty_decay_ms:0,muzzy_decay_ms:0";
+
+/// Runs the test of this name in processes of its own, and there its body.
 #[allow(clippy::print_stdout, reason = "the figures are what the test is about")]
 fn alone(test: &str, body: impl FnOnce()) {
-    const ALONE: &str = "LARDER_MEMORY_TEST_ALONE";
     if std::env::var_os(ALONE).is_some() {
         return body();
     }
     let this = std::env::current_exe().expect("a test binary has a path");
-    let output = Command::new(this)
-        .args(["--exact", test, "--nocapture", "--test-threads=1"])
-        .env(ALONE, "1")
-        // Pages go back to the system as soon as they are free, not some seconds
-        // later: what is measured does not depend on how fast the test runs.
-        .env("_RJEM_MALLOC_CONF", "dirty_decay_ms:0,muzzy_decay_ms:0")
-        .output()
-        .expect("a test binary can be run");
-    let said = String::from_utf8_lossy(&output.stdout);
-    println!("{said}");
-    assert!(said.contains("1 passed"), "{}", String::from_utf8_lossy(&output.stderr));
+    for pages in [BY_DEFAULT, AT_ONCE] {
+        let output = Command::new(&this)
+            .args(["--exact", test, "--nocapture", "--test-threads=1"])
+            .env(ALONE, pages)
+            .env("_RJEM_MALLOC_CONF", pages)
+            .output()
+            .expect("a test binary can be run");
+        let said = String::from_utf8_lossy(&output.stdout);
+        println!("{said}");
+        assert!(said.contains("1 passed"), "{}", String::from_utf8_lossy(&output.stderr));
+    }
 }
 
 /// Bytes of memory the allocator has from the system and has not given back,
@@ -92,7 +100,14 @@ fn check(budget: u64, sizes: &[usize], tags: &dyn Fn(u64) -> Tags) {
             statistics.bytes as f64 / budget as f64,
             allocated,
         );
-        assert!((0.75..=1.2).contains(&resident), "takes {resident:.3} of the budget");
+        if std::env::var_os(ALONE).is_some_and(|pages| pages == AT_ONCE) {
+            assert!((0.75..=1.2).contains(&resident), "takes {resident:.3} of the budget");
+        } else {
+            // What the allocator keeps for some seconds after it was freed, a
+            // megabyte or so, would be most of a small budget.
+            let judged = if budget < 16 * MIB { allocated } else { resident };
+            assert!((0.75..=1.25).contains(&judged), "takes {judged:.3} of the budget");
+        }
         allocated
     };
     judge("full");
