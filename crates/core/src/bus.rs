@@ -1,6 +1,7 @@
 use std::future::Future;
+use std::time::Duration;
 
-use crate::{Key, Result, Tag, Version};
+use crate::{BoxFuture, Key, Result, Tag, Version};
 
 /// Whether what is invalidated may still be served stale.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -23,8 +24,8 @@ pub enum Change {
     All,
 }
 
-/// A place in the stream of one publisher. Positions of different epochs cannot
-/// be compared: a new epoch means that history was lost.
+/// A place in the stream of a bus. Positions of different epochs cannot be
+/// compared: a new epoch means that history was lost.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct BusPosition {
     /// Which incarnation of the stream.
@@ -33,51 +34,143 @@ pub struct BusPosition {
     pub sequence: u64,
 }
 
-/// One change, as every node hears of it.
+/// A change to announce.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct BusMessage {
-    /// Where it stands in the stream.
-    pub position: BusPosition,
+pub struct Announcement {
     /// The cache it is about.
     pub cache: String,
     /// What it touched.
     pub change: Change,
     /// Expire or remove.
     pub verb: Verb,
-    /// The version of the change: older entries are touched, newer ones not.
-    pub version: Version,
 }
 
-/// How nodes tell one another what changed.
-///
-/// A bus may lose messages; it may not hide that it did. Subscribers find gaps
-/// by sequence, by epoch, and by the head that each heartbeat carries.
-pub trait Bus: Send + Sync + 'static {
-    /// Announces a change and returns where it stands in the stream. One round
-    /// trip. An error means that it may or may not have been announced.
-    fn publish(
-        &self,
-        cache: &str,
-        change: Change,
-        verb: Verb,
-        version: Version,
-    ) -> impl Future<Output = Result<BusPosition>> + Send;
-
-    /// Listens from `after`, or from the head.
-    fn subscribe(
-        &self,
-        after: Option<BusPosition>,
-    ) -> impl Future<Output = Result<impl Subscription>> + Send;
+/// One change, as every node hears of it, the one that announced it included.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BusMessage {
+    /// Where it stands in the stream.
+    pub position: BusPosition,
+    /// The version of the change: older entries are touched, newer ones not.
+    pub version: Version,
+    /// What changed.
+    pub announcement: Announcement,
 }
 
 /// What a subscriber hears.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum BusEvent {
+    /// A change. Messages come in the order of the stream, each once.
+    Message(BusMessage),
+    /// Every change that was announced before this moment minus `age` has been
+    /// heard: what is in memory is as current as that. Comes at every heartbeat,
+    /// and only when no message is missing.
+    Current {
+        /// For how long at most this has been on its way.
+        age: Duration,
+        /// The last message heard.
+        head: BusPosition,
+        /// No change so far has a higher version.
+        version: Version,
+    },
+    /// Messages were lost, or may have been: a new epoch, a stream that is
+    /// shorter than it was, or trimmed past this reader. What is held may be
+    /// invalid without anybody saying so again.
+    Lost {
+        /// From where messages follow.
+        head: BusPosition,
+        /// No change so far has a higher version.
+        version: Version,
+    },
+    /// The connection was made anew, perhaps to another server that lacks what
+    /// the old one had acknowledged. Whoever announced a change a short time ago
+    /// announces it again.
+    Reconnected,
+}
+
+/// How nodes tell one another what changed, and the order of changes.
+///
+/// A bus may lose messages; it may not hide that it did: a subscriber that has
+/// not heard [`BusEvent::Current`] for some time does not know whether what it
+/// holds is valid.
+pub trait Bus: Send + Sync + 'static {
+    /// What [`Bus::subscribe`] gives.
+    type Subscription: Subscription + 'static;
+
+    /// Announces a change and returns its version, which is higher than that of
+    /// every change announced before, and higher than `after`: what the caller
+    /// knows of, should the bus have forgotten. One round trip. An error means
+    /// that it may or may not have been announced.
+    fn publish(
+        &self,
+        announcement: &Announcement,
+        after: Version,
+    ) -> impl Future<Output = Result<Version>> + Send;
+
+    /// Listens from behind `after`, or from the head. `known` is the highest
+    /// version the caller knows of. Returns once it is known whether `after` can
+    /// be continued; if not, [`BusEvent::Lost`] is the first event.
+    fn subscribe(
+        &self,
+        after: Option<BusPosition>,
+        known: Version,
+    ) -> impl Future<Output = Result<Self::Subscription>> + Send;
+}
+
+/// A place to hear from a bus. It reconnects by itself, for as long as it takes.
 pub trait Subscription: Send {
-    /// The next message. `None` when the bus was shut down.
+    /// The next event. `None` when the bus was shut down.
     ///
     /// # Cancel safety
-    /// A dropped wait loses no message.
-    fn next(&mut self) -> impl Future<Output = Option<Result<BusMessage>>> + Send;
+    /// A dropped wait loses no event.
+    fn next(&mut self) -> impl Future<Output = Option<BusEvent>> + Send;
+}
 
-    /// The head that the last heartbeat carried.
-    fn head(&self) -> Option<BusPosition>;
+/// [`Bus`] behind a pointer: the twin that the engine holds.
+pub trait DynBus: Send + Sync + 'static {
+    /// [`Bus::publish`].
+    fn publish<'a>(
+        &'a self,
+        announcement: &'a Announcement,
+        after: Version,
+    ) -> BoxFuture<'a, Result<Version>>;
+    /// [`Bus::subscribe`].
+    fn subscribe(
+        &self,
+        after: Option<BusPosition>,
+        known: Version,
+    ) -> BoxFuture<'_, Result<Box<dyn DynSubscription>>>;
+}
+
+impl<B: Bus> DynBus for B {
+    fn publish<'a>(
+        &'a self,
+        announcement: &'a Announcement,
+        after: Version,
+    ) -> BoxFuture<'a, Result<Version>> {
+        Box::pin(Bus::publish(self, announcement, after))
+    }
+
+    fn subscribe(
+        &self,
+        after: Option<BusPosition>,
+        known: Version,
+    ) -> BoxFuture<'_, Result<Box<dyn DynSubscription>>> {
+        Box::pin(async move {
+            let subscription = Bus::subscribe(self, after, known).await?;
+            Ok(Box::new(subscription) as Box<dyn DynSubscription>)
+        })
+    }
+}
+
+/// [`Subscription`] behind a pointer.
+pub trait DynSubscription: Send {
+    /// [`Subscription::next`].
+    fn next(&mut self) -> BoxFuture<'_, Option<BusEvent>>;
+}
+
+impl<S: Subscription> DynSubscription for S {
+    fn next(&mut self) -> BoxFuture<'_, Option<BusEvent>> {
+        Box::pin(Subscription::next(self))
+    }
 }

@@ -21,6 +21,7 @@ mod clock;
 mod codec;
 mod entry;
 mod error;
+mod frame;
 mod heap_size;
 mod journal;
 mod key;
@@ -33,20 +34,24 @@ mod tag;
 mod ttl;
 mod version;
 
-pub use bus::{Bus, BusMessage, BusPosition, Change, Subscription, Verb};
+pub use bus::{
+    Announcement, Bus, BusEvent, BusMessage, BusPosition, Change, DynBus, DynSubscription,
+    Subscription, Verb,
+};
 pub use class::Class;
 pub use clock::{Clock, ManualClock, Sleep};
 pub use codec::{BytesCodec, Codec, JsonCodec};
 pub use entry::{Entry, Value};
 pub use error::{BoxError, Error, ErrorKind, Result};
+pub use frame::{Frame, frame_layout};
 pub use heap_size::{HeapSize, allocation_size};
 pub use journal::{Journal, JournalOffset, JournalRecord};
 pub use key::{Key, KeyBuilder, KeyPattern, PatternError, canonical_json, json_hash};
-pub use lease::{FencingToken, Lease, LeaseGrant};
+pub use lease::{DynLease, Lease, LeaseGrant, LeaseToken};
 pub use loaded::{LoadCause, LoadContext, Loaded, Outcome};
 pub use moment::Moment;
 pub use origin::{BoxFuture, DynOrigin, Origin};
-pub use store::{Capabilities, DynStore, PutCondition, PutOutcome, Store, StoredEntry};
+pub use store::{Capabilities, DynStore, Mark, PutCondition, PutOutcome, Store, StoredEntry};
 pub use tag::{Tag, Tags};
 pub use ttl::{Ttl, TtlClass};
 pub use version::Version;

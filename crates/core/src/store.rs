@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::{BoxFuture, Class, Key, Result, Tags, Ttl, Value, Version};
+use crate::{BoxFuture, BusPosition, Class, Key, Result, Tag, Tags, Ttl, Value, Verb, Version};
 
 /// An entry as a byte store keeps it: the value encoded, ages instead of
 /// moments, because moments mean nothing to another process.
@@ -11,6 +11,8 @@ use crate::{BoxFuture, Class, Key, Result, Tags, Ttl, Value, Version};
 pub struct StoredEntry {
     /// The encoded value, or that there is none.
     pub value: Value<Bytes>,
+    /// Which codec encoded it.
+    pub codec: u8,
     /// The version.
     pub version: Version,
     /// Time since the read at the origin began, when this was written or read.
@@ -31,7 +33,8 @@ pub struct StoredEntry {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum PutCondition {
-    /// Only over an older version, or over nothing.
+    /// Only over an older version, or over nothing. Of two entries of one version
+    /// the younger is the newer: nothing was invalidated between their reads.
     NewerThanHeld,
     /// Only over nothing.
     Vacant,
@@ -46,6 +49,17 @@ pub enum PutOutcome {
     Refused(Version),
 }
 
+/// A watermark: what was loaded before it is dead.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Mark {
+    /// Every entry with this tag; `None` for every entry of the cache.
+    pub tag: Option<Tag>,
+    /// Expire or remove. A tag has one watermark for each.
+    pub verb: Verb,
+    /// Entries of older versions are touched.
+    pub version: Version,
+}
+
 /// What a store can do beyond the required.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Capabilities {
@@ -53,8 +67,9 @@ pub struct Capabilities {
     pub shared: bool,
     /// What is put here survives a restart of this process.
     pub durable: bool,
-    /// Grants leases.
-    pub leases: bool,
+    /// Announcing a change on the bus of the same server invalidates here, too,
+    /// in one step: nobody need call [`Store::invalidate_many`] as well.
+    pub follows_bus: bool,
     /// The largest value in bytes, if there is a limit.
     pub value_bytes_max: Option<usize>,
 }
@@ -84,10 +99,34 @@ pub trait Store: Send + Sync + 'static {
         condition: PutCondition,
     ) -> impl Future<Output = Result<Vec<PutOutcome>>> + Send;
 
-    /// Removes many keys, where what is held is not newer than `at`. What has
-    /// been removed at a version refuses any put of an older one for as long as
-    /// a load may take.
-    fn remove_many(&self, keys: &[Key], at: Version) -> impl Future<Output = Result<()>> + Send;
+    /// Invalidates many keys, where what is held is not newer than `at`. What
+    /// was invalidated at a version, held or not, refuses any put of an older
+    /// one for as long as a load may take. What was removed is not read any
+    /// more; what expired is read back with `fresh_for` at zero.
+    fn invalidate_many(
+        &self,
+        keys: &[Key],
+        at: Version,
+        verb: Verb,
+    ) -> impl Future<Output = Result<()>> + Send;
+
+    /// Raises watermarks, for those who start later. Readers compare entries
+    /// with watermarks themselves. A lower one than is held changes nothing.
+    fn mark(&self, marks: &[Mark]) -> impl Future<Output = Result<()>> + Send;
+
+    /// Every watermark that an entry of this store may still fall under.
+    fn marks(&self) -> impl Future<Output = Result<Vec<Mark>>> + Send;
+
+    /// Notes up to where in the bus' stream this store has heard of changes. A
+    /// store that others invalidate has no need of it.
+    fn note_position(&self, _position: BusPosition) -> impl Future<Output = Result<()>> + Send {
+        async { Ok(()) }
+    }
+
+    /// What [`Store::note_position`] noted last, also before a restart.
+    fn position(&self) -> impl Future<Output = Result<Option<BusPosition>>> + Send {
+        async { Ok(None) }
+    }
 
     /// Reads one key.
     fn get(&self, key: &Key) -> impl Future<Output = Result<Option<StoredEntry>>> + Send {
@@ -110,8 +149,21 @@ pub trait DynStore: Send + Sync + 'static {
         entries: &'a [(Key, StoredEntry)],
         condition: PutCondition,
     ) -> BoxFuture<'a, Result<Vec<PutOutcome>>>;
-    /// [`Store::remove_many`].
-    fn remove_many<'a>(&'a self, keys: &'a [Key], at: Version) -> BoxFuture<'a, Result<()>>;
+    /// [`Store::invalidate_many`].
+    fn invalidate_many<'a>(
+        &'a self,
+        keys: &'a [Key],
+        at: Version,
+        verb: Verb,
+    ) -> BoxFuture<'a, Result<()>>;
+    /// [`Store::mark`].
+    fn mark<'a>(&'a self, marks: &'a [Mark]) -> BoxFuture<'a, Result<()>>;
+    /// [`Store::marks`].
+    fn marks(&self) -> BoxFuture<'_, Result<Vec<Mark>>>;
+    /// [`Store::note_position`].
+    fn note_position(&self, position: BusPosition) -> BoxFuture<'_, Result<()>>;
+    /// [`Store::position`].
+    fn position(&self) -> BoxFuture<'_, Result<Option<BusPosition>>>;
 }
 
 impl<S: Store> DynStore for S {
@@ -131,7 +183,28 @@ impl<S: Store> DynStore for S {
         Box::pin(Store::put_many(self, entries, condition))
     }
 
-    fn remove_many<'a>(&'a self, keys: &'a [Key], at: Version) -> BoxFuture<'a, Result<()>> {
-        Box::pin(Store::remove_many(self, keys, at))
+    fn invalidate_many<'a>(
+        &'a self,
+        keys: &'a [Key],
+        at: Version,
+        verb: Verb,
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(Store::invalidate_many(self, keys, at, verb))
+    }
+
+    fn mark<'a>(&'a self, marks: &'a [Mark]) -> BoxFuture<'a, Result<()>> {
+        Box::pin(Store::mark(self, marks))
+    }
+
+    fn marks(&self) -> BoxFuture<'_, Result<Vec<Mark>>> {
+        Box::pin(Store::marks(self))
+    }
+
+    fn note_position(&self, position: BusPosition) -> BoxFuture<'_, Result<()>> {
+        Box::pin(Store::note_position(self, position))
+    }
+
+    fn position(&self) -> BoxFuture<'_, Result<Option<BusPosition>>> {
+        Box::pin(Store::position(self))
     }
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use larder_core::{
-    Class, ErrorKind, Key, PutCondition, PutOutcome, Store, StoredEntry, Tags, Ttl, Value, Version,
+    Class, ErrorKind, Key, Mark, PutCondition, PutOutcome, Store, StoredEntry, Tag, Tags, Ttl,
+    Value, Verb, Version,
 };
 
 /// Runs every case of the suite as a test of its own against a new store.
@@ -29,10 +30,14 @@ macro_rules! store_conformance {
             keys_and_values_are_any_bytes
             an_age_goes_on_growing
             only_a_newer_version_replaces
+            of_one_version_the_younger_replaces
             a_vacant_put_needs_a_vacancy
             the_newest_of_a_batch_stays
             a_removal_hides_and_refuses_what_is_older
             a_removal_leaves_what_is_newer
+            what_was_put_at_the_version_of_a_removal_stays
+            what_expired_is_read_but_not_fresh
+            watermarks_only_rise
             nothing_to_do_is_done
             the_newest_of_many_writers_stays
             a_value_over_the_limit_is_refused
@@ -59,6 +64,7 @@ macro_rules! store_conformance {
 pub fn entry(text: &str, version: u64) -> StoredEntry {
     StoredEntry {
         value: Value::Present(Bytes::copy_from_slice(text.as_bytes())),
+        codec: 0,
         version: Version::new(version),
         age: Duration::ZERO,
         fresh_for: Ttl::secs(60),
@@ -80,6 +86,7 @@ pub async fn missing_keys_are_none<S: Store>(store: S) {
 /// Present and absent values, tags, class and limits all survive.
 pub async fn every_field_is_read_back<S: Store>(store: S) {
     let mut full = entry("value", 7);
+    full.codec = 129;
     full.fresh_for = Ttl::secs(300);
     full.stale_for = Ttl::secs(7200);
     full.load_cost = Duration::from_micros(1500);
@@ -146,7 +153,8 @@ pub async fn an_age_goes_on_growing<S: Store>(store: S) {
     assert!(second >= first, "{second:?} after {first:?}");
 }
 
-/// An equal or older version is refused, and the refusal names what is held.
+/// An older version is refused, and one that is equal and no younger. The
+/// refusal names what is held.
 pub async fn only_a_newer_version_replaces<S: Store>(store: S) {
     let key = Key::new("conformance:newer");
     put_one(&store, &key, entry("five", 5)).await;
@@ -155,11 +163,25 @@ pub async fn only_a_newer_version_replaces<S: Store>(store: S) {
         (5, PutOutcome::Refused(Version::new(5))),
         (6, PutOutcome::Stored),
     ] {
-        let put = [(key.clone(), entry("other", version))];
+        let mut other = entry("other", version);
+        other.age = Duration::from_secs(1);
+        let put = [(key.clone(), other)];
         let outcome = store.put_many(&put, PutCondition::NewerThanHeld).await.expect("a put");
         assert_eq!(outcome, [expected], "version {version} over version 5");
     }
     assert_eq!(get_one(&store, &key).await.map(|held| held.version), Some(Version::new(6)));
+}
+
+/// Where nothing was invalidated between two loads, both have one version.
+pub async fn of_one_version_the_younger_replaces<S: Store>(store: S) {
+    let key = Key::new("conformance:younger");
+    let mut old = entry("old", 5);
+    old.age = Duration::from_secs(30);
+    put_one(&store, &key, old).await;
+    put_one(&store, &key, entry("young", 5)).await;
+    let held = get_one(&store, &key).await.expect("it was put");
+    assert_eq!(held.value, Value::Present(Bytes::from_static(b"young")));
+    assert!(held.age < Duration::from_secs(30), "{:?}", held.age);
 }
 
 /// Over anything, however old, it is refused.
@@ -195,8 +217,8 @@ pub async fn a_removal_hides_and_refuses_what_is_older<S: Store>(store: S) {
     let never_held = Key::new("conformance:removed:never-held");
     put_one(&store, &held, entry("value", 5)).await;
     let keys = [held, never_held];
-    store.remove_many(&keys, Version::new(9)).await.expect("a removal");
-    store.remove_many(&keys, Version::new(7)).await.expect("a late removal");
+    store.invalidate_many(&keys, Version::new(9), Verb::Remove).await.expect("a removal");
+    store.invalidate_many(&keys, Version::new(7), Verb::Remove).await.expect("a late removal");
     for key in &keys {
         assert_eq!(get_one(&store, key).await, None, "{key}");
         for condition in [PutCondition::NewerThanHeld, PutCondition::Vacant] {
@@ -216,15 +238,76 @@ pub async fn a_removal_hides_and_refuses_what_is_older<S: Store>(store: S) {
 pub async fn a_removal_leaves_what_is_newer<S: Store>(store: S) {
     let key = Key::new("conformance:removed:newer");
     put_one(&store, &key, entry("value", 5)).await;
-    store.remove_many(std::slice::from_ref(&key), Version::new(4)).await.expect("a removal");
+    for verb in [Verb::Remove, Verb::Expire] {
+        let keys = std::slice::from_ref(&key);
+        store.invalidate_many(keys, Version::new(4), verb).await.expect("it is invalidated");
+        let held = get_one(&store, &key).await.expect("it is newer");
+        assert_eq!((held.version, held.fresh_for), (Version::new(5), Ttl::secs(60)), "{verb:?}");
+    }
+}
+
+/// Whoever writes announces a change first, and then puts with its version.
+pub async fn what_was_put_at_the_version_of_a_removal_stays<S: Store>(store: S) {
+    let key = Key::new("conformance:removed:equal");
+    let keys = std::slice::from_ref(&key);
+    store.invalidate_many(keys, Version::new(5), Verb::Remove).await.expect("a removal");
+    put_one(&store, &key, entry("written", 5)).await;
     assert_eq!(get_one(&store, &key).await.map(|held| held.version), Some(Version::new(5)));
+}
+
+/// It may be served stale, and what was loaded before it expired is refused.
+pub async fn what_expired_is_read_but_not_fresh<S: Store>(store: S) {
+    let key = Key::new("conformance:expired");
+    put_one(&store, &key, entry("value", 5)).await;
+    let keys = std::slice::from_ref(&key);
+    store.invalidate_many(keys, Version::new(9), Verb::Expire).await.expect("it expires");
+    let held = get_one(&store, &key).await.expect("it may be served stale");
+    assert_eq!(held.value, Value::Present(Bytes::from_static(b"value")));
+    assert_eq!((held.fresh_for, held.stale_for), (Ttl::For(Duration::ZERO), Ttl::secs(60)));
+    let late = [(key.clone(), entry("late", 8))];
+    let outcome = store.put_many(&late, PutCondition::NewerThanHeld).await.expect("a put");
+    assert!(matches!(outcome[..], [PutOutcome::Refused(_)]), "{outcome:?}");
+    put_one(&store, &key, entry("new", 9)).await;
+    let held = get_one(&store, &key).await.expect("it was put");
+    assert_eq!((held.version, held.fresh_for), (Version::new(9), Ttl::secs(60)));
+}
+
+/// Each tag has a watermark for each verb, and so has the whole cache.
+pub async fn watermarks_only_rise<S: Store>(store: S) {
+    let mark = |tag: Option<&str>, verb, version| Mark {
+        tag: tag.map(Tag::new),
+        verb,
+        version: Version::new(version),
+    };
+    store.mark(&[]).await.expect("nothing to do");
+    let first = [
+        mark(Some("artist:miles"), Verb::Remove, 7),
+        mark(Some("artist:miles"), Verb::Expire, 9),
+        mark(None, Verb::Remove, 3),
+    ];
+    store.mark(&first).await.expect("they are marked");
+    let second = [
+        mark(Some("artist:miles"), Verb::Remove, 6),
+        mark(Some("label\r\n\0"), Verb::Remove, 8),
+        mark(None, Verb::Remove, 4),
+    ];
+    store.mark(&second).await.expect("they are marked");
+    let mut marks = store.marks().await.expect("the watermarks");
+    marks.sort_by_key(|mark| mark.version);
+    let expected = [
+        mark(None, Verb::Remove, 4),
+        mark(Some("artist:miles"), Verb::Remove, 7),
+        mark(Some("label\r\n\0"), Verb::Remove, 8),
+        mark(Some("artist:miles"), Verb::Expire, 9),
+    ];
+    assert_eq!(marks, expected);
 }
 
 /// Empty batches succeed.
 pub async fn nothing_to_do_is_done<S: Store>(store: S) {
     assert_eq!(store.get_many(&[]).await.expect("a read"), []);
     assert_eq!(store.put_many(&[], PutCondition::NewerThanHeld).await.expect("a put"), []);
-    store.remove_many(&[], Version::new(1)).await.expect("a removal");
+    store.invalidate_many(&[], Version::new(1), Verb::Remove).await.expect("a removal");
 }
 
 /// Versions are compared and written in one step.

@@ -1,9 +1,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use larder_core::{
-    Capabilities, Clock, Error, ErrorKind, Key, Moment, PutCondition, PutOutcome, Result, Store,
-    StoredEntry, Version,
+    BusPosition, Capabilities, Clock, Error, ErrorKind, Key, Mark, Moment, PutCondition,
+    PutOutcome, Result, Store, StoredEntry, Tag, Ttl, Verb, Version,
 };
 
 use super::Gate;
@@ -23,13 +24,20 @@ pub struct FaultyStore {
 #[derive(Debug, Default)]
 struct State {
     slots: HashMap<Key, Slot>,
+    marks: HashMap<(Option<Tag>, Verb), Version>,
+    position: Option<BusPosition>,
     faults: VecDeque<StoreFault>,
     calls: u64,
 }
 
 #[derive(Debug)]
 enum Slot {
-    Held { entry: StoredEntry, origin_read_at: Moment },
+    Held {
+        entry: StoredEntry,
+        origin_read_at: Moment,
+        /// No older put is taken any more.
+        floor: Version,
+    },
     Removed(Version),
 }
 
@@ -109,12 +117,15 @@ impl FaultyStore {
         (key, entry): &(Key, StoredEntry),
         condition: PutCondition,
     ) -> PutOutcome {
+        let origin_read_at = now - entry.age;
         let stands = match state.slots.get(key) {
             None => None,
             Some(Slot::Removed(at)) => (entry.version < *at).then_some(*at),
-            Some(Slot::Held { entry: held, .. }) => match condition {
+            Some(Slot::Held { entry: held, origin_read_at: held_from, floor }) => match condition {
                 PutCondition::NewerThanHeld => {
-                    (entry.version <= held.version).then_some(held.version)
+                    let is_newer = (entry.version, origin_read_at) > (held.version, *held_from);
+                    let stands = held.version.max(*floor);
+                    (!is_newer || entry.version < *floor).then_some(stands)
                 }
                 // A condition that this store does not know is not met.
                 _ => Some(held.version),
@@ -123,8 +134,8 @@ impl FaultyStore {
         if let Some(version) = stands {
             return PutOutcome::Refused(version);
         }
-        let origin_read_at = now - entry.age;
-        state.slots.insert(key.clone(), Slot::Held { entry: entry.clone(), origin_read_at });
+        let floor = Version::ZERO;
+        state.slots.insert(key.clone(), Slot::Held { entry: entry.clone(), origin_read_at, floor });
         PutOutcome::Stored
     }
 
@@ -141,7 +152,7 @@ impl Store for FaultyStore {
     async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<StoredEntry>>> {
         self.call(|state, now| {
             let read = |key| match state.slots.get(key) {
-                Some(Slot::Held { entry, origin_read_at }) => {
+                Some(Slot::Held { entry, origin_read_at, .. }) => {
                     Some(StoredEntry { age: now.since(*origin_read_at), ..entry.clone() })
                 }
                 Some(Slot::Removed(_)) | None => None,
@@ -173,21 +184,59 @@ impl Store for FaultyStore {
         .await
     }
 
-    async fn remove_many(&self, keys: &[Key], at: Version) -> Result<()> {
+    async fn invalidate_many(&self, keys: &[Key], at: Version, verb: Verb) -> Result<()> {
         self.call(|state, _| {
             for key in keys {
-                let stands = match state.slots.get(key) {
-                    None => Version::ZERO,
-                    Some(Slot::Removed(earlier)) => *earlier,
-                    Some(Slot::Held { entry, .. }) => entry.version,
-                };
-                if stands <= at {
-                    state.slots.insert(key.clone(), Slot::Removed(at));
+                match (state.slots.get_mut(key), verb) {
+                    (Some(Slot::Held { entry, floor, .. }), Verb::Expire)
+                        if entry.version <= at =>
+                    {
+                        entry.fresh_for = Ttl::For(Duration::ZERO);
+                        *floor = at.max(*floor);
+                    }
+                    (Some(Slot::Held { entry, .. }), _) if entry.version > at => {}
+                    (Some(Slot::Removed(earlier)), _) if *earlier > at => {}
+                    _ => drop(state.slots.insert(key.clone(), Slot::Removed(at))),
                 }
             }
             Ok(())
         })
         .await
+    }
+
+    async fn mark(&self, marks: &[Mark]) -> Result<()> {
+        self.call(|state, _| {
+            for mark in marks {
+                let held = state.marks.entry((mark.tag.clone(), mark.verb)).or_default();
+                *held = mark.version.max(*held);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn marks(&self) -> Result<Vec<Mark>> {
+        self.call(|state, _| {
+            let mark = |((tag, verb), version): (&(Option<Tag>, Verb), &Version)| Mark {
+                tag: tag.clone(),
+                verb: *verb,
+                version: *version,
+            };
+            Ok(state.marks.iter().map(mark).collect())
+        })
+        .await
+    }
+
+    async fn note_position(&self, position: BusPosition) -> Result<()> {
+        self.call(|state, _| {
+            state.position = Some(position);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn position(&self) -> Result<Option<BusPosition>> {
+        self.call(|state, _| Ok(state.position)).await
     }
 }
 
@@ -233,7 +282,9 @@ mod tests {
                 }
             });
             gate.wait_for_arrivals(1).await;
-            store.remove_many(&[Key::new("a")], Version::new(2)).await.expect("it is reachable");
+            let key = [Key::new("a")];
+            let removed = store.invalidate_many(&key, Version::new(2), Verb::Remove).await;
+            removed.expect("it is reachable");
             gate.open();
             let outcome = put.await.expect("the put ends").expect("it is reachable");
             assert_eq!(outcome, [PutOutcome::Refused(Version::new(2))]);
