@@ -55,6 +55,20 @@ impl Bucket {
         }
     }
 
+    /// Reads a byte of the bucket.
+    #[inline]
+    pub(super) fn touch(&self) -> u8 {
+        self.tags[0]
+    }
+
+    /// The first entry here that has this tag: mostly the one with the hash that
+    /// the tag was made of.
+    #[inline]
+    pub(super) fn likely(&self, tag: u8) -> Option<&Entry> {
+        let slot = (self.tags_like(tag).trailing_zeros() / 8) as usize;
+        self.slots.get(slot)?.as_ref()
+    }
+
     #[inline]
     pub(super) fn get(&self, place: Place) -> Option<&Entry> {
         let mut bucket = self;

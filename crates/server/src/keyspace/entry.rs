@@ -20,6 +20,9 @@ const FORM_MASK: u8 = 0b1100;
 const ACCESS_AT: usize = 1;
 const KEY_LENGTH_AT: usize = 4;
 const EXPIRY_BYTES: usize = 8;
+const CACHE_LINE_BYTES: usize = 64;
+/// Beyond so many lines in a row the processor fetches ahead by itself.
+const TOUCHED_LINES_MAX: usize = 8;
 /// Stands for "does not expire" in an entry that has room for an expiry. No
 /// entry expires then: it would have been deleted at once.
 const NO_EXPIRY: i64 = i64::MIN;
@@ -111,6 +114,13 @@ impl Entry {
     #[inline]
     pub(super) fn set_access(&mut self, access: u32) {
         self.0[ACCESS_AT..KEY_LENGTH_AT].copy_from_slice(&access.to_le_bytes()[..3]);
+    }
+
+    /// Reads a byte of each of the first cache lines.
+    #[inline]
+    pub(super) fn touch(&self) -> u8 {
+        let lines = self.0.iter().step_by(CACHE_LINE_BYTES).take(TOUCHED_LINES_MAX);
+        lines.fold(0, |sum, byte| sum ^ byte)
     }
 
     /// How long the allocation is.

@@ -149,7 +149,11 @@ impl Keyspace {
     /// one of them. Allocates only for keys in three and more shards.
     #[must_use]
     pub fn lock<'k>(&self, keys: impl IntoIterator<Item = &'k [u8]>) -> Locked<'_> {
-        let mut indexes = keys.into_iter().map(|key| self.shard_index(self.hasher.hash(key)));
+        self.lock_hashes(keys.into_iter().map(|key| self.hasher.hash(key)))
+    }
+
+    fn lock_hashes(&self, hashes: impl Iterator<Item = u64>) -> Locked<'_> {
+        let mut indexes = hashes.map(|hash| self.shard_index(hash));
         let Some(first) = indexes.next() else { return Locked::new(self, Guards::None) };
         let Some(second) = indexes.find(|index| *index != first) else {
             return Locked::new(self, Guards::One { _guard: self.shards[first].0.lock() });
@@ -250,7 +254,17 @@ impl Keyspace {
         now: impl FnOnce() -> WallTime,
         read: impl FnOnce(&[u8]) -> R,
     ) -> Option<R> {
-        let hash = self.hasher.hash(key);
+        self.read_hashed(self.hasher.hash(key), key, now, read)
+    }
+
+    #[inline]
+    fn read_hashed<R>(
+        &self,
+        hash: u64,
+        key: &[u8],
+        now: impl FnOnce() -> WallTime,
+        read: impl FnOnce(&[u8]) -> R,
+    ) -> Option<R> {
         let guard = self.shard(hash).lock();
         let mut shard = guard.borrow_mut();
         shard.read(hash, key, self.recency(), now, read)

@@ -107,6 +107,23 @@ impl Table {
         Some(Position { bucket, place })
     }
 
+    /// Reads a byte of the bucket of a hash, to have it at hand.
+    #[inline]
+    pub(super) fn touch_bucket(&self, hash: u64) -> u8 {
+        self.buckets.get(self.bucket_of(hash)).map_or(0, |bucket| bucket.touch())
+    }
+
+    /// Reads what a look for a key with this hash will read, without a look at
+    /// the key: nothing waits for a byte of the entry.
+    #[inline]
+    pub(super) fn touch_entry(&self, hash: u64) -> u8 {
+        let likely = self
+            .buckets
+            .get(self.bucket_of(hash))
+            .and_then(|bucket| bucket.likely(Bucket::tag(hash)));
+        likely.map_or(0, Entry::touch)
+    }
+
     /// The entry at a position that was found and has not changed since.
     #[inline]
     pub(super) fn entry(&self, position: Position) -> &Entry {

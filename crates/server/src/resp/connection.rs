@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use larder_core::Moment;
 use rustix::buffer::spare_capacity;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use tokio::io::Interest;
@@ -71,6 +72,8 @@ pub(crate) struct Connection {
     session: Session,
     protocol: Protocol,
     scratch: Option<Box<Scratch>>,
+    /// When this client was last counted among those who ask.
+    counted_in: u64,
     /// How much input there was when the client began to keep us waiting.
     stalled_at_bytes: usize,
 }
@@ -121,7 +124,7 @@ impl Connection {
         let (reader, writer) = TcpStream::from_std(stream)?.into_split();
         session.worker = Arc::clone(worker);
         session.client.attach(writer);
-        Ok(Self { reader, session, protocol, scratch: None, stalled_at_bytes: 0 })
+        Ok(Self { reader, session, protocol, scratch: None, counted_in: 0, stalled_at_bytes: 0 })
     }
 
     /// Takes leave of this thread.
@@ -141,13 +144,15 @@ impl Connection {
                 Ok(0) | Err(_) => return None,
                 Ok(count) => count,
             };
-            self.note_input(count);
+            let now = self.session.shared.clock.now();
+            self.note_input(count, now);
             let answered = self.session.worker.counters.commands.get();
             match self.answer().await {
                 Ok(Next::Read) => {}
                 Ok(Next::Close) | Err(_) => return None,
             }
-            coalesce::note_read(self.session.worker.counters.commands.get() - answered);
+            let answered = self.session.worker.counters.commands.get() - answered;
+            coalesce::note_read(answered, &mut self.counted_in, now);
             let target = self.session.shared.balance.place(self.session.client.id());
             if target != self.session.worker.index && self.scratch.is_none() {
                 return Some(target);
@@ -193,9 +198,9 @@ impl Connection {
         scratch
     }
 
-    fn note_input(&self, count: usize) {
+    fn note_input(&self, count: usize, now: Moment) {
         self.session.worker.counters.input_bytes.add(count as u64);
-        self.session.client.set_active(self.session.shared.clock.now());
+        self.session.client.set_active(now);
     }
 
     /// Answers every complete command that has arrived.
