@@ -9,6 +9,7 @@ use larder_memory::{Budget, Limit, MemoryTier, Options};
 use crate::cache::Cache;
 use crate::engine::{CacheKey, CacheValue, Engine, Rules};
 use crate::flight::Flights;
+use crate::lower::{Lower, Stores};
 use crate::maintenance;
 use crate::origin::{Breaker, LoadBudget, OriginGuard};
 use crate::policy::{Policy, validate};
@@ -81,6 +82,7 @@ impl<K: 'static, V: 'static> Memory<K, V> {
 pub struct CacheBuilder<K, V> {
     name: String,
     memory: Option<Memory<K, V>>,
+    stores: Option<Stores<K, V>>,
     origin: Option<Arc<dyn DynOrigin<K, V>>>,
     guard: Option<OriginGuard>,
     policy: Policy,
@@ -94,6 +96,7 @@ impl<K: CacheKey, V: CacheValue> CacheBuilder<K, V> {
         Self {
             name: name.to_owned(),
             memory: None,
+            stores: None,
             origin: None,
             guard: None,
             policy: Policy::default(),
@@ -106,6 +109,12 @@ impl<K: CacheKey, V: CacheValue> CacheBuilder<K, V> {
     /// How much memory it may hold. Default: 10 000 entries.
     pub fn memory(mut self, memory: Memory<K, V>) -> Self {
         self.memory = Some(memory);
+        self
+    }
+
+    /// The tiers below memory. Default: none.
+    pub fn stores(mut self, stores: Stores<K, V>) -> Self {
+        self.stores = Some(stores);
         self
     }
 
@@ -184,10 +193,11 @@ impl<K: CacheKey, V: CacheValue> CacheBuilder<K, V> {
     /// [`ErrorKind::Config`] if options contradict each other, or the runtime has
     /// no timer; the error names the remedy.
     pub fn build(self) -> Result<Cache<K, V>> {
-        let Self { name, memory, origin, guard, policy, rules, clock, runtime } = self;
+        let Self { name, memory, stores, origin, guard, policy, rules, clock, runtime } = self;
         let memory = memory.unwrap_or_else(|| Memory::entries(10_000));
         memory.check().map_err(|error| error.with("cache", &name))?;
         validate(&name, &policy, origin.is_some())?;
+        let lower = stores.map(|stores| Lower::new(&name, policy.class, stores)).transpose()?;
         let telemetry = Arc::new(Telemetry::new());
         let observer = Arc::clone(&telemetry);
         let mut options = Options::new(memory.budget).on_removal(Arc::new(
@@ -210,6 +220,7 @@ impl<K: CacheKey, V: CacheValue> CacheBuilder<K, V> {
             name,
             memory: MemoryTier::new(options),
             flights: Flights::new(),
+            lower: lower.flatten(),
             origin,
             guard,
             has_breaker,

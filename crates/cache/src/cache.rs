@@ -12,6 +12,7 @@ use crate::builder::CacheBuilder;
 use crate::engine::{CacheKey, CacheValue, Engine};
 use crate::hit::Hit;
 use crate::inspection::Inspection;
+use crate::lower::StoreStatistics;
 use crate::origin::{BreakerState, OriginGuard};
 use crate::pipeline::Source;
 use crate::policy::{Policy, validate};
@@ -42,20 +43,19 @@ impl<K: CacheKey, V: CacheValue> Cache<K, V> {
         self.0.look(key)
     }
 
-    /// What the tiers have for a key, never what only the origin has. With
-    /// memory as the only tier it costs no round trip and does not fail.
+    /// What the tiers have for a key, never what only the origin has. Costs no
+    /// round trip where memory has it, and at most one for each store below.
+    ///
+    /// # Errors
+    /// None at present: a store that fails does not have the key.
     ///
     /// # Cancel safety
-    /// A dropped call changes nothing.
+    /// A dropped call changes nothing; what a store has is kept.
     #[inline]
-    pub async fn get<Q>(&self, key: &Q) -> Result<Option<Hit<K, V>>>
-    where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
-    {
+    pub async fn get(&self, key: &K) -> Result<Option<Hit<K, V>>> {
         match self.0.look(key) {
             Some(hit) => Ok(Some(hit)),
-            None => Ok(self.0.missed()),
+            None => self.0.find(key).await,
         }
     }
 
@@ -125,43 +125,68 @@ impl<K: CacheKey, V: CacheValue> Cache<K, V> {
     }
 
     /// The key is no longer fresh. It may still be served stale where the policy
-    /// allows that. Returns whether it was there.
-    pub fn expire<Q>(&self, key: &Q) -> bool
-    where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
-    {
-        self.0.expire(key)
+    /// allows that. Returns whether memory had it. One round trip for each store.
+    ///
+    /// # Errors
+    /// None at present: a store that cannot be reached is told before it is read
+    /// again.
+    ///
+    /// # Cancel safety
+    /// A dropped call may have reached some stores and not others; memory is the
+    /// first.
+    pub async fn expire(&self, key: &K) -> Result<bool> {
+        Ok(self.0.expire(key).await)
     }
 
     /// The key is gone, and a load that began before does not bring it back.
-    /// Returns whether it was there: what had expired for good was not.
-    pub fn remove<Q>(&self, key: &Q) -> bool
-    where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
-    {
-        self.0.remove(key)
+    /// Returns whether memory had it: what had expired for good was not there. One
+    /// round trip for each store.
+    ///
+    /// # Errors
+    /// As [`Cache::expire`].
+    ///
+    /// # Cancel safety
+    /// As [`Cache::expire`].
+    pub async fn remove(&self, key: &K) -> Result<bool> {
+        Ok(self.0.remove(key).await)
     }
 
     /// Every entry with this tag is no longer fresh. O(1), however many there
-    /// are. Returns the version of the change.
-    pub fn expire_tag(&self, tag: impl Into<Tag>) -> Version {
-        self.0.expire_tag(&tag.into())
+    /// are. Returns the version of the change. One round trip for each store.
+    ///
+    /// # Errors
+    /// As [`Cache::expire`].
+    ///
+    /// # Cancel safety
+    /// As [`Cache::expire`].
+    pub async fn expire_tag(&self, tag: impl Into<Tag>) -> Result<Version> {
+        Ok(self.0.expire_tag(&tag.into()).await)
     }
 
     /// Every entry with this tag is gone, and a load that began before does not
     /// bring it back. O(1), however many there are. Returns the version of the
-    /// change.
-    pub fn remove_tag(&self, tag: impl Into<Tag>) -> Version {
-        self.0.remove_tag(&tag.into())
+    /// change. One round trip for each store.
+    ///
+    /// # Errors
+    /// As [`Cache::expire`].
+    ///
+    /// # Cancel safety
+    /// As [`Cache::expire`].
+    pub async fn remove_tag(&self, tag: impl Into<Tag>) -> Result<Version> {
+        Ok(self.0.remove_tag(&tag.into()).await)
     }
 
     /// Every entry is gone, and no load that began before brings one back. O(1);
     /// the memory is given back in the background. Returns the version of the
-    /// change.
-    pub fn clear(&self) -> Version {
-        self.0.clear()
+    /// change. One round trip for each store.
+    ///
+    /// # Errors
+    /// As [`Cache::expire`].
+    ///
+    /// # Cancel safety
+    /// As [`Cache::expire`].
+    pub async fn clear(&self) -> Result<Version> {
+        Ok(self.0.clear().await)
     }
 
     /// What memory knows about a key, without counting as a read of it.
@@ -196,6 +221,13 @@ impl<K: CacheKey, V: CacheValue> Cache<K, V> {
         self.0.telemetry.snapshot(self.0.memory.statistics(), loads_in_flight)
     }
 
+    /// What each store below memory has done so far, nearest first.
+    #[must_use]
+    pub fn stores(&self) -> Vec<StoreStatistics> {
+        let tiers = self.0.lower.iter().flat_map(|lower| &lower.tiers);
+        tiers.map(|tier| tier.statistics(&self.0.clock)).collect()
+    }
+
     /// What happens in the cache from now on. Costs each event a lock while
     /// anyone subscribes, and nothing otherwise.
     #[must_use]
@@ -226,7 +258,7 @@ impl<K: CacheKey, V: CacheValue> Cache<K, V> {
         let may_be_cached = policy.class.may_be_cached();
         self.0.policy.store(Arc::new(policy));
         if !may_be_cached {
-            self.0.clear();
+            self.0.clear_now();
         }
         Ok(())
     }

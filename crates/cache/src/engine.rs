@@ -7,6 +7,7 @@ use larder_core::{Clock, DynOrigin, Error, ErrorKind, Result, Tags, Ttl};
 use larder_memory::MemoryTier;
 
 use crate::flight::Flights;
+use crate::lower::Lower;
 use crate::origin::OriginGuard;
 use crate::policy::Policy;
 use crate::runtime::Runtime;
@@ -34,6 +35,8 @@ pub(crate) struct Engine<K, V> {
     pub(crate) name: String,
     pub(crate) memory: MemoryTier<K, V>,
     pub(crate) flights: Flights<K, V>,
+    /// The tiers between memory and the origin.
+    pub(crate) lower: Option<Lower<K, V>>,
     pub(crate) origin: Option<Arc<dyn DynOrigin<K, V>>>,
     pub(crate) guard: OriginGuard,
     /// Whether failed loads count against the guard: with an origin, or a guard

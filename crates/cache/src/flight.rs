@@ -23,24 +23,32 @@ use larder_core::{Error, LoadCause, Moment, Tags, Ttl, Version};
 use larder_memory::Resident;
 use tokio::sync::Notify;
 
-use crate::hit::Held;
+use crate::hit::{Held, Tier};
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// One load of one key, and everyone who waits for it.
 pub(crate) struct Flight<K, V> {
     pub(crate) key: K,
-    /// The fence token: the version when the load began, before anything was
-    /// read. An invalidation numbered after it wins over the answer.
-    pub(crate) begun: Version,
+    begun: AtomicU64,
     pub(crate) cause: LoadCause,
     /// When the load is cancelled.
     pub(crate) deadline: Moment,
     /// What is refreshed, if anything.
     pub(crate) held: Option<Resident<K, V>>,
     pub(crate) terms: Terms,
-    landing: OnceLock<Result<Held<K, V>, Error>>,
+    landing: OnceLock<Landing<K, V>>,
     landed: Notify,
+}
+
+/// How a load ended.
+pub(crate) enum Landing<K, V> {
+    /// With an answer, from this tier.
+    Answer { held: Held<K, V>, tier: Tier },
+    /// Only the tiers were to be asked, and none of them has it.
+    NotHeld,
+    /// Without.
+    Failed(Error),
 }
 
 /// What a request says about the entry that its load makes.
@@ -61,7 +69,7 @@ impl<K, V> Flight<K, V> {
     ) -> Self {
         Self {
             key,
-            begun,
+            begun: AtomicU64::new(begun.get()),
             cause,
             deadline,
             held,
@@ -71,8 +79,20 @@ impl<K, V> Flight<K, V> {
         }
     }
 
+    /// The fence token: the version when the load began, before anything was
+    /// read at its source. An invalidation numbered after it wins over the answer.
+    pub(crate) fn begun(&self) -> Version {
+        Version::new(self.begun.load(Ordering::Acquire))
+    }
+
+    /// Begins only now: so far nothing was read but the tiers, whose answers have
+    /// versions of their own.
+    pub(crate) fn begin_now(&self, version: Version) {
+        self.begun.store(version.get(), Ordering::Release);
+    }
+
     /// Tells everyone who waits. Only the first landing counts.
-    pub(crate) fn land(&self, landing: Result<Held<K, V>, Error>) {
+    pub(crate) fn land(&self, landing: Landing<K, V>) {
         if self.landing.set(landing).is_ok() {
             self.landed.notify_waiters();
         }
@@ -86,7 +106,7 @@ impl<K, V> Flight<K, V> {
     ///
     /// # Cancel safety
     /// A dropped wait does not touch the load.
-    pub(crate) async fn landing(&self) -> &Result<Held<K, V>, Error> {
+    pub(crate) async fn landing(&self) -> &Landing<K, V> {
         loop {
             let mut landed = std::pin::pin!(self.landed.notified());
             // From here on a landing wakes this wait; one from before is seen
@@ -172,6 +192,17 @@ impl<K: Hash + Eq + Clone, V> Flights<K, V> {
         drop(shard);
         drop(left);
         Some(kept)
+    }
+
+    /// Runs `act`, under the lock, if the flight is still in the table.
+    pub(crate) fn during<R>(
+        &self,
+        flight: &Arc<Flight<K, V>>,
+        act: impl FnOnce() -> R,
+    ) -> Option<R> {
+        let shard = self.shard(&flight.key).lock();
+        let current = shard.get(&flight.key).is_some_and(|other| Arc::ptr_eq(other, flight));
+        current.then(act)
     }
 
     /// Takes the key's flight out, so that its answer is not kept and nobody

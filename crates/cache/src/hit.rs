@@ -43,6 +43,8 @@ pub enum StaleReason {
 pub enum Tier {
     /// The memory of this process.
     Memory,
+    /// A store below memory, counted from the nearest, which is 0.
+    Store(u8),
     /// The origin, by a load that this reader started or joined.
     Origin,
     /// Nowhere: the declared fallback.

@@ -26,7 +26,7 @@
 //! assert_eq!(hit.value().unwrap(), "album 42");
 //! let hit = albums.get_or_load(&42).await?;      // from memory
 //! assert!(hit.is_fresh());
-//! albums.remove_tag("artist:miles");             // and everything else with it
+//! albums.remove_tag("artist:miles").await?;      // and everything else with it
 //! assert!(albums.get(&42).await?.is_none());
 //! # Ok(()) }
 //! ```
@@ -46,6 +46,7 @@ mod engine;
 mod flight;
 mod hit;
 mod inspection;
+mod lower;
 mod maintenance;
 mod origin;
 mod pipeline;
@@ -61,11 +62,13 @@ pub use engine::{CacheKey, CacheValue};
 pub use hit::{Freshness, Hit, StaleReason, Tier};
 pub use inspection::Inspection;
 pub use larder_core::{
-    BoxError, Class, Clock, DynOrigin, Entry, Error, ErrorKind, HeapSize, Key, KeyBuilder,
-    KeyPattern, LoadCause, LoadContext, Loaded, ManualClock, Moment, Origin, Outcome, PatternError,
-    Result, Tag, Tags, Ttl, TtlClass, Value, Version, canonical_json, json_hash,
+    BoxError, BytesCodec, Class, Clock, Codec, DynOrigin, DynStore, Entry, Error, ErrorKind,
+    HeapSize, JsonCodec, Key, KeyBuilder, KeyPattern, LoadCause, LoadContext, Loaded, ManualClock,
+    Moment, Origin, Outcome, PatternError, Result, SharedKey, Store, Tag, Tags, Ttl, TtlClass,
+    Value, Version, canonical_json, json_hash,
 };
 pub use larder_memory::{Limit, MemoryStatistics, RemovalCause, RemovalCounts};
+pub use lower::{StoreStatistics, Stores};
 pub use origin::{Breaker, BreakerState, LoadBudget, OriginGuard};
 pub use policy::{Policy, TtlByAge};
 pub use request::{GetOrLoad, Put};

@@ -1,11 +1,12 @@
 //! Calls whose options are set before they are awaited.
 
-use std::future::{Future, IntoFuture, Ready, ready};
+use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::future::{Either, Ready, ready};
 use larder_core::{BoxFuture, Result, Tag, Tags, Ttl, Version};
 
 use crate::engine::{CacheKey, CacheValue, Engine};
@@ -117,11 +118,17 @@ impl<'c, K: CacheKey, V: CacheValue> Put<'c, K, V> {
     }
 }
 
-impl<K: CacheKey, V: CacheValue> IntoFuture for Put<'_, K, V> {
+impl<'c, K: CacheKey, V: CacheValue> IntoFuture for Put<'c, K, V> {
     type Output = Result<Version>;
-    type IntoFuture = Ready<Result<Version>>;
+    /// Where there are no stores, nothing is waited for or allocated.
+    type IntoFuture = Either<Ready<Result<Version>>, BoxFuture<'c, Result<Version>>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        ready(self.engine.put(self.key, self.value, &self.terms))
+        let Self { engine, key, value, terms } = self;
+        if engine.lower.is_none() {
+            let put = engine.put_in_memory(key, value, &terms);
+            return Either::Left(ready(put.map(|(version, _)| version)));
+        }
+        Either::Right(Box::pin(async move { engine.put(key, value, &terms).await }))
     }
 }

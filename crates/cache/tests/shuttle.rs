@@ -160,13 +160,24 @@ impl World {
                 let put = self.cache.put(&key, value).tags([TAG]).into_future();
                 future::block_on(put).expect("it is put");
             }
-            Verb::Remove => drop(self.cache.remove(KEY)),
-            Verb::RemoveTag => drop(self.cache.remove_tag(TAG)),
-            Verb::Clear => drop(self.cache.clear()),
-            Verb::Expire => drop(self.cache.expire(KEY)),
-            Verb::ExpireTag => drop(self.cache.expire_tag(TAG)),
+            Verb::Remove | Verb::Expire | Verb::RemoveTag | Verb::ExpireTag | Verb::Clear => {
+                future::block_on(self.invalidate(verb)).expect("memory does not fail");
+            }
         }
         self.told.fetch_max(value, Ordering::SeqCst);
+    }
+
+    async fn invalidate(&self, verb: Verb) -> Result<()> {
+        let key = KEY.to_owned();
+        match verb {
+            Verb::Put => {}
+            Verb::Remove => drop(self.cache.remove(&key).await?),
+            Verb::Expire => drop(self.cache.expire(&key).await?),
+            Verb::RemoveTag => drop(self.cache.remove_tag(TAG).await?),
+            Verb::ExpireTag => drop(self.cache.expire_tag(TAG).await?),
+            Verb::Clear => drop(self.cache.clear().await?),
+        }
+        Ok(())
     }
 
     /// One reader after everything else, then the end of every load: nothing runs

@@ -32,6 +32,13 @@ impl Class {
         !matches!(self, Self::Personal | Self::Credential)
     }
 
+    /// Whether a tier outside the memory of this process may hold data of this
+    /// class as it is.
+    #[must_use]
+    pub const fn may_leave_process(self) -> bool {
+        matches!(self, Self::Public)
+    }
+
     /// The name used in the configuration.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -1,4 +1,6 @@
 use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::{Error, ErrorKind, Result};
 
@@ -33,22 +35,26 @@ impl Codec<Bytes> for BytesCodec {
     }
 }
 
-/// JSON text.
+/// JSON text, of every type that serde can write and read.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct JsonCodec;
 
-impl Codec<serde_json::Value> for JsonCodec {
+impl<V: Serialize + DeserializeOwned + 'static> Codec<V> for JsonCodec {
     fn id(&self) -> u8 {
         1
     }
 
-    fn encode(&self, value: &serde_json::Value) -> Result<Bytes> {
-        Ok(Bytes::from(value.to_string()))
+    fn encode(&self, value: &V) -> Result<Bytes> {
+        let text = serde_json::to_vec(value).map_err(|error| {
+            Error::new(ErrorKind::InvalidInput, "a value cannot be written as JSON")
+                .caused_by(error)
+        })?;
+        Ok(Bytes::from(text))
     }
 
-    fn decode(&self, bytes: &Bytes) -> Result<serde_json::Value> {
+    fn decode(&self, bytes: &Bytes) -> Result<V> {
         serde_json::from_slice(bytes).map_err(|error| {
-            Error::new(ErrorKind::Decode, "stored bytes are not JSON")
+            Error::new(ErrorKind::Decode, "stored bytes are not the JSON of this type")
                 .with("bytes", bytes.len())
                 .caused_by(error)
         })

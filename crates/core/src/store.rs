@@ -117,6 +117,13 @@ pub trait Store: Send + Sync + 'static {
     /// Every watermark that an entry of this store may still fall under.
     fn marks(&self) -> impl Future<Output = Result<Vec<Mark>>> + Send;
 
+    /// No version that this store holds or was told of is higher, so that
+    /// numbering goes on above it after a restart. A store whose versions come
+    /// from a bus has no need of it.
+    fn newest_version(&self) -> impl Future<Output = Result<Version>> + Send {
+        async { Ok(Version::ZERO) }
+    }
+
     /// Notes up to where in the bus' stream this store has heard of changes. A
     /// store that others invalidate has no need of it.
     fn note_position(&self, _position: BusPosition) -> impl Future<Output = Result<()>> + Send {
@@ -160,6 +167,8 @@ pub trait DynStore: Send + Sync + 'static {
     fn mark<'a>(&'a self, marks: &'a [Mark]) -> BoxFuture<'a, Result<()>>;
     /// [`Store::marks`].
     fn marks(&self) -> BoxFuture<'_, Result<Vec<Mark>>>;
+    /// [`Store::newest_version`].
+    fn newest_version(&self) -> BoxFuture<'_, Result<Version>>;
     /// [`Store::note_position`].
     fn note_position(&self, position: BusPosition) -> BoxFuture<'_, Result<()>>;
     /// [`Store::position`].
@@ -198,6 +207,10 @@ impl<S: Store> DynStore for S {
 
     fn marks(&self) -> BoxFuture<'_, Result<Vec<Mark>>> {
         Box::pin(Store::marks(self))
+    }
+
+    fn newest_version(&self) -> BoxFuture<'_, Result<Version>> {
+        Box::pin(Store::newest_version(self))
     }
 
     fn note_position(&self, position: BusPosition) -> BoxFuture<'_, Result<()>> {

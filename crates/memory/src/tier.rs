@@ -186,22 +186,33 @@ where
     /// whatever their number; their memory comes back by [`MemoryTier::sweep`].
     pub fn remove_tag(&self, tag: &Tag) -> Version {
         let version = self.versions.next();
+        self.remove_tag_at(tag, version);
+        version
+    }
+
+    /// The same with a version from elsewhere, which may be an old one. Does not
+    /// make it known to [`MemoryTier::versions`].
+    pub fn remove_tag_at(&self, tag: &Tag, version: Version) {
         // Where no entry holds the tag, no hit has to look closer and no sweep has
         // anything to find.
         if self.tags.remove(tag, version) {
             self.invalidations.announce_removal();
         }
-        version
     }
 
     /// Ends the freshness of every entry that has this tag and a version below
     /// the returned one, in the same short time whatever their number.
     pub fn expire_tag(&self, tag: &Tag, now: Moment) -> Version {
         let version = self.versions.next();
+        self.expire_tag_at(tag, version, now);
+        version
+    }
+
+    /// The same with a version from elsewhere, as [`MemoryTier::remove_tag_at`].
+    pub fn expire_tag_at(&self, tag: &Tag, version: Version, now: Moment) {
         if self.tags.expire(tag, version, now) {
             self.invalidations.announce_expiry();
         }
-        version
     }
 
     /// Drops every entry, also those still being loaded: all whose version is
@@ -209,18 +220,28 @@ where
     /// their memory comes back by [`MemoryTier::sweep`].
     pub fn clear(&self) -> Version {
         let version = self.versions.next();
+        self.clear_at(version);
+        version
+    }
+
+    /// The same with a version from elsewhere, as [`MemoryTier::remove_tag_at`].
+    pub fn clear_at(&self, version: Version) {
         self.invalidations.tier.remove(version);
         self.invalidations.announce_removal();
-        version
     }
 
     /// Ends the freshness of every entry whose version is below the returned
     /// one, in the same short time whatever their number.
     pub fn expire_all(&self, now: Moment) -> Version {
         let version = self.versions.next();
+        self.expire_all_at(version, now);
+        version
+    }
+
+    /// The same with a version from elsewhere, as [`MemoryTier::remove_tag_at`].
+    pub fn expire_all_at(&self, version: Version, now: Moment) {
         self.invalidations.tier.expire(version, now);
         self.invalidations.announce_expiry();
-        version
     }
 
     /// The newest invalidations of any of these tags or of the whole tier. What

@@ -126,7 +126,7 @@ fn contenders(keys: &[String], values: &[Value]) -> Vec<Box<dyn Contender>> {
         Box::new(Awaiting {
             name: LARDER,
             get: async move |key: &String| {
-                let hit = larder.get(key.as_str()).await.expect("memory answers");
+                let hit = larder.get(key).await.expect("memory answers");
                 hit.as_ref().and_then(Hit::value).is_some_and(used)
             },
         }),

@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use larder_core::{Clock, Error, ErrorKind, Result};
 
+pub(crate) use breaker::BreakerSwitch;
+use breaker::Ticket;
 pub use breaker::{Breaker, BreakerState};
-use breaker::{BreakerSwitch, Ticket};
 use budget::Budgeted;
 pub use budget::LoadBudget;
 pub(crate) use budget::Permit;

@@ -6,15 +6,16 @@ use larder_core::{
 };
 use larder_memory::Resident;
 
+use super::stores::Fill;
 use crate::engine::{CacheKey, CacheValue, Engine};
-use crate::flight::Flight;
-use crate::hit::Held;
+use crate::flight::{Flight, Landing};
+use crate::hit::{Held, Tier};
 use crate::policy::{Answer, Limits, limits};
 use crate::telemetry::{EndedBy, EventKind};
 
 impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     /// Ends a flight: keeps the answer if its fence still holds, and tells
-    /// everyone who waits.
+    /// everyone who waits. Returns what the stores below are to learn of it.
     pub(super) fn land(
         &self,
         flight: &Arc<Flight<K, V>>,
@@ -22,15 +23,37 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         read_at: Moment,
         cost: Duration,
         end: EndedBy,
-    ) {
+    ) -> Aftermath<K, V> {
         let landing = answer.and_then(|loaded| self.entry(flight, loaded, read_at, cost));
         match landing {
             Ok((entry, limits)) => {
                 self.telemetry.record(EventKind::Loaded { cost }, Some(&flight.key));
-                let held = self.keep(flight, entry, limits);
-                flight.land(Ok(held));
+                let below = limits.as_ref().map(|l| (l.fresh_until, l.stale_until));
+                let (held, is_kept) =
+                    self.keep(flight, entry, limits.map(|limits| self.in_memory(limits)));
+                flight.land(Landing::Answer { held: held.clone(), tier: Tier::Origin });
+                match below {
+                    None => Aftermath::Forget,
+                    Some((fresh_until, stale_until)) if is_kept => {
+                        let key = flight.key.clone();
+                        Aftermath::Fill(Fill { held, key, fresh_until, stale_until })
+                    }
+                    Some(_) => Aftermath::Nothing,
+                }
             }
-            Err(error) => self.land_failed(flight, end, error),
+            Err(error) => {
+                self.land_failed(flight, end, error);
+                Aftermath::Nothing
+            }
+        }
+    }
+
+    /// The limits in memory: where there are stores, they are asked again before
+    /// the entry expires.
+    pub(super) fn in_memory(&self, limits: Limits) -> Limits {
+        match self.lower.as_ref().and_then(|lower| lower.memory_ttl) {
+            Some(ttl) => limits.at_most(self.clock.now() + ttl),
+            None => limits,
         }
     }
 
@@ -38,24 +61,25 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         let error = error.with("cache", &self.name);
         self.telemetry.load_failed(end, error.kind(), &flight.key);
         self.flights.leave(flight, || ());
-        flight.land(Err(error));
+        flight.land(Landing::Failed(error));
     }
 
     /// Puts the entry into memory if it is to be kept and nothing came between.
-    fn keep(
+    /// Says whether nothing did.
+    pub(super) fn keep(
         &self,
         flight: &Arc<Flight<K, V>>,
         entry: Entry<V>,
         limits: Option<Limits>,
-    ) -> Held<K, V> {
+    ) -> (Held<K, V>, bool) {
         let now = self.clock.now();
         self.reclaim_dead(&flight.key, now);
         let Some(limits) = limits else {
             // A newer answer that is not to be kept leaves nothing older behind.
             self.flights.leave(flight, || self.take_out(&flight.key, now));
-            return Held::Detached(Arc::new(entry));
+            return (Held::Detached(Arc::new(entry)), false);
         };
-        let mut entry = Some(entry);
+        let mut entry = Some(limited(entry, &limits));
         let kept = self.flights.leave(flight, || {
             // Both leave the lock before either is dropped.
             let old = self.memory.peek(&flight.key, now);
@@ -64,12 +88,13 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         });
         self.reclaim_a_little();
         let kept = kept.and_then(|(_old, new)| new);
-        if kept.as_ref().is_none_or(|kept| self.was_removed(kept.entry())) {
+        let is_fenced = kept.as_ref().is_none_or(|kept| self.was_removed(kept.entry()));
+        if is_fenced {
             self.telemetry.record(EventKind::Fenced, Some(&flight.key));
         }
         match (kept, entry) {
-            (Some(resident), _) => Held::Resident(resident),
-            (None, Some(entry)) => Held::Detached(Arc::new(entry)),
+            (Some(resident), _) => (Held::Resident(resident), !is_fenced),
+            (None, Some(entry)) => (Held::Detached(Arc::new(entry)), false),
             (None, None) => unreachable!("the entry is either kept or still here"),
         }
     }
@@ -137,7 +162,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             limits.as_ref().map_or((read_at, read_at), |l| (l.fresh_until, l.stale_until));
         Entry {
             value,
-            version: flight.begun,
+            version: flight.begun(),
             origin_read_at: read_at,
             fresh_until,
             stale_until,
@@ -155,6 +180,21 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     pub(crate) fn tag_rule(&self, key: &K, value: &Value<V>) -> Tags {
         self.rules.tags.as_ref().map_or(Tags::NONE, |rule| rule(key, value.as_option()))
     }
+}
+
+/// What the stores below are to learn of a load.
+pub(super) enum Aftermath<K, V> {
+    /// Its answer.
+    Fill(Fill<K, V>),
+    /// That what they have is older than an answer that is not kept.
+    Forget,
+    /// Nothing: it failed, or an invalidation came first, and told them itself.
+    Nothing,
+}
+
+/// The entry with these limits.
+pub(super) fn limited<V>(entry: Entry<V>, limits: &Limits) -> Entry<V> {
+    Entry { fresh_until: limits.fresh_until, stale_until: limits.stale_until, ..entry }
 }
 
 /// What "not modified" is said of.

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
-use larder_core::{BoxFuture, Error, ErrorKind, LoadContext, Loaded, Moment, Result};
+use larder_core::{BoxFuture, Error, ErrorKind, LoadContext, Loaded, Moment, Result, Verb};
 
 use super::departure::Crew;
+use super::land::Aftermath;
 use crate::engine::{CacheKey, CacheValue, Engine};
-use crate::flight::Flight;
+use crate::flight::{Flight, Landing};
 use crate::origin::Permit;
 use crate::telemetry::EndedBy;
 
@@ -17,6 +18,8 @@ use crate::telemetry::EndedBy;
 pub(crate) enum Source<V> {
     /// The declared origin.
     Origin,
+    /// Nothing beyond the stores.
+    Stores,
     /// A loader given with the request.
     Once(Box<dyn FnOnce() -> BoxFuture<'static, Result<Loaded<V>>> + Send>),
 }
@@ -48,18 +51,57 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             return crew.flights.iter().for_each(failed);
         }
         let task = async move {
-            let answers = crew.engine.ask(&crew.flights, source, place).await;
-            let Answers { read_at, cost, answers, end } = answers;
-            for (flight, answer) in crew.flights.iter().zip(answers) {
-                // Rules are foreign code: one that panics fails its key only.
-                let land = || crew.engine.land(flight, answer, read_at, cost, end);
-                if catch_unwind(AssertUnwindSafe(land)).is_err() && !flight.has_landed() {
-                    let error = panicked("a rule of the cache panicked");
-                    crew.engine.land_failed(flight, EndedBy::Panic, error);
-                }
+            let engine = Arc::clone(&crew.engine);
+            let rest = engine.consult(crew.flights.clone()).await;
+            match (rest.is_empty(), source) {
+                (true, _) => {}
+                (false, Source::Stores) => rest.iter().for_each(|flight| engine.not_held(flight)),
+                (false, source) => engine.load_from(source, &rest, place).await,
             }
         };
         self.runtime.spawn(task);
+    }
+
+    /// Asks the source for what no store has, and tells the stores.
+    async fn load_from(
+        self: &Arc<Self>,
+        source: Source<V>,
+        flights: &[Arc<Flight<K, V>>],
+        place: Option<Permit>,
+    ) {
+        if self.lower.is_some() {
+            // What the stores remember may have raised the count.
+            flights.iter().for_each(|flight| flight.begin_now(self.memory.versions().next()));
+        }
+        let Answers { read_at, cost, answers, end } = self.ask(flights, source, place).await;
+        let mut fills = Vec::new();
+        let mut forgotten = Vec::new();
+        for (flight, answer) in flights.iter().zip(answers) {
+            // Rules are foreign code: one that panics fails its key only.
+            let land = || self.land(flight, answer, read_at, cost, end);
+            match catch_unwind(AssertUnwindSafe(land)) {
+                Ok(Aftermath::Fill(fill)) => fills.push(fill),
+                Ok(Aftermath::Forget) => forgotten.push(flight),
+                Ok(Aftermath::Nothing) => {}
+                Err(_) if flight.has_landed() => {}
+                Err(_) => {
+                    let error = panicked("a rule of the cache panicked");
+                    self.land_failed(flight, EndedBy::Panic, error);
+                }
+            }
+        }
+        if self.lower.is_some() {
+            self.fill(fills).await;
+            for flight in forgotten {
+                self.invalidate_stores(&flight.key, flight.begun(), Verb::Remove).await;
+            }
+        }
+    }
+
+    /// Tells everyone who waits that no tier has the key.
+    fn not_held(&self, flight: &Arc<Flight<K, V>>) {
+        self.flights.leave(flight, || ());
+        flight.land(Landing::NotHeld);
     }
 
     /// One call of the source under budget, breaker and hard timeout.
@@ -142,8 +184,8 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     ) -> Result<Vec<Result<Loaded<V>>>> {
         let origin = match (source, &self.origin) {
             (Source::Once(load), _) => return Ok(vec![load().await]),
-            (Source::Origin, Some(origin)) => origin,
-            (Source::Origin, None) => {
+            (Source::Origin | Source::Stores, Some(origin)) => origin,
+            (Source::Origin | Source::Stores, None) => {
                 return Err(Error::new(ErrorKind::Config, "this cache has no origin to load from")
                     .remedy(
                         "declare one with `origin`, or give the loader with `get_or_load_with`",

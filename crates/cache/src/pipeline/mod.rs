@@ -5,8 +5,10 @@
 //! | memory: fresh, or stale and refreshed in the background | `read::Engine::look`, `refresh` |
 //! | join the key's flight, or begin one with a fence token | `read::Engine::load` |
 //! | flights gathered into loads, one a batch | `departure` |
+//! | the stores below memory, in order | `stores::Engine::consult` |
 //! | budget, breaker, the origin under its hard timeout | `load::Engine::ask` |
 //! | keep the answer if its fence still holds | `land::Engine::land` |
+//! | fill every store with what was kept | `stores::Engine::fill` |
 //! | degrade: stale within its cap, the fallback, an error | `read::Engine::degrade` |
 //! | write, expire, remove: fence, version, memory | `write` |
 
@@ -16,6 +18,7 @@ mod land;
 mod load;
 mod read;
 mod refresh;
+mod stores;
 mod write;
 
 pub(crate) use load::Source;

@@ -4,13 +4,13 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use futures_util::future::{Either, select};
-use larder_core::{Error, ErrorKind, LoadCause, Moment, Result, Value};
+use larder_core::{Entry, Error, ErrorKind, LoadCause, Moment, Result, Value};
 use larder_memory::Resident;
 
 use super::departure::Crew;
 use super::load::Source;
 use crate::engine::{CacheKey, CacheValue, Engine};
-use crate::flight::{Boarded, Flight, Terms};
+use crate::flight::{Boarded, Flight, Landing, Terms};
 use crate::hit::{Freshness, Held, Hit, StaleReason, Tier};
 use crate::telemetry::EventKind;
 
@@ -31,9 +31,16 @@ pub(crate) struct Patience {
     is_callers: bool,
 }
 
+/// What a wait for a load brought.
+enum Brought<K, V> {
+    Answer(Held<K, V>, Tier),
+    NotHeld,
+    Failure(StaleReason, Error),
+}
+
 /// How a wait for a load ended.
 enum Waited<'f, K, V> {
-    Landed(&'f Result<Held<K, V>>),
+    Landed(&'f Landing<K, V>),
     SoftTimeout,
     HardTimeout,
 }
@@ -85,6 +92,41 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         Some(Hit::new(Held::Resident(resident), freshness, Tier::Memory, now))
     }
 
+    /// Answers from the tiers below memory, or not at all.
+    ///
+    /// # Cancel safety
+    /// A dropped call does not stop the read; what it finds is kept.
+    pub(crate) async fn find(self: &Arc<Self>, key: &K) -> Result<Option<Hit<K, V>>> {
+        let request = Request::default();
+        let patience = self.patience(&request);
+        if self.lower.is_none() || self.refuse_when_closing().is_err() {
+            return Ok(self.missed());
+        }
+        let flight = match self.board(key, &request.terms) {
+            Boarded::Landed(resident) => {
+                self.telemetry.hit(|| key.clone());
+                let now = self.clock.now();
+                let held = Held::Resident(resident);
+                return Ok(Some(Hit::new(held, Freshness::Fresh, Tier::Memory, now)));
+            }
+            // A load that runs will have it sooner than anybody else.
+            Boarded::Joined(flight) => flight,
+            Boarded::Began(flight) => {
+                let mut crew = Crew::new(self);
+                crew.board(Arc::clone(&flight));
+                self.depart(crew, Source::Stores, None);
+                flight
+            }
+        };
+        match self.await_landing(&flight, patience).await {
+            Brought::Answer(held, _) if self.is_invalidated(held.entry()) => Ok(self.missed()),
+            Brought::Answer(held, tier) => {
+                self.landed(key, held, tier, EventKind::Answered).map(Some)
+            }
+            Brought::NotHeld | Brought::Failure(..) => Ok(self.missed()),
+        }
+    }
+
     /// Answers from a load: this caller's, or one that runs already.
     ///
     /// # Cancel safety
@@ -130,44 +172,53 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         patience: Patience,
     ) -> Result<Hit<K, V>> {
         match self.await_landing(flight, patience).await {
-            Ok(held) => self.landed(&flight.key, held, EventKind::Answered),
-            Err((reason, error)) => self.degrade(&flight.key, reason, error),
+            Brought::Answer(held, tier) => {
+                self.landed(&flight.key, held, tier, EventKind::Answered)
+            }
+            Brought::Failure(reason, error) => self.degrade(&flight.key, reason, error),
+            Brought::NotHeld => {
+                let error = Error::new(ErrorKind::Unsupported, "a load did not ask the origin");
+                self.degrade(&flight.key, StaleReason::OriginFailed, error)
+            }
         }
     }
 
     /// The answer of a load that another reader began. `None`: it was
     /// invalidated since the load began, perhaps before this reader came, who
-    /// must load anew.
+    /// must load anew; or the other reader asked the stores only.
     pub(crate) async fn join(
         &self,
         flight: &Flight<K, V>,
         patience: Patience,
     ) -> Option<Result<Hit<K, V>>> {
         match self.await_landing(flight, patience).await {
-            Ok(held) if self.was_invalidated(&held) => None,
-            Ok(held) => Some(self.landed(&flight.key, held, EventKind::Joined)),
-            Err((reason, error)) => Some(self.degrade(&flight.key, reason, error)),
+            Brought::Answer(held, _) if self.is_invalidated(held.entry()) => None,
+            Brought::Answer(held, tier) => {
+                Some(self.landed(&flight.key, held, tier, EventKind::Joined))
+            }
+            Brought::Failure(reason, error) => Some(self.degrade(&flight.key, reason, error)),
+            Brought::NotHeld => None,
         }
     }
 
-    async fn await_landing(
-        &self,
-        flight: &Flight<K, V>,
-        patience: Patience,
-    ) -> Result<Held<K, V>, (StaleReason, Error)> {
+    async fn await_landing(&self, flight: &Flight<K, V>, patience: Patience) -> Brought<K, V> {
         match self.wait(flight, patience).await {
-            Waited::Landed(Ok(held)) => Ok(held.clone()),
-            Waited::Landed(Err(error)) => Err((StaleReason::OriginFailed, error.clone())),
-            Waited::SoftTimeout => {
-                Err((StaleReason::SoftTimeout, self.timeout("no answer within the soft timeout")))
+            Waited::Landed(Landing::Answer { held, tier }) => Brought::Answer(held.clone(), *tier),
+            Waited::Landed(Landing::NotHeld) => Brought::NotHeld,
+            Waited::Landed(Landing::Failed(error)) => {
+                Brought::Failure(StaleReason::OriginFailed, error.clone())
             }
+            Waited::SoftTimeout => Brought::Failure(
+                StaleReason::SoftTimeout,
+                self.timeout("no answer within the soft timeout"),
+            ),
             Waited::HardTimeout => {
                 let message = if patience.is_callers {
                     "no answer by the caller's deadline; the load goes on"
                 } else {
                     "no answer within the hard timeout"
                 };
-                Err((StaleReason::OriginFailed, self.timeout(message)))
+                Brought::Failure(StaleReason::OriginFailed, self.timeout(message))
             }
         }
     }
@@ -238,8 +289,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     /// Whether a load's answer was invalidated, by tag or with the whole cache,
     /// after the load began. That the latest watermark is newer than a reader
     /// would prove nothing: it hides an earlier one that is not.
-    fn was_invalidated(&self, held: &Held<K, V>) -> bool {
-        let entry = held.entry();
+    pub(super) fn is_invalidated(&self, entry: &Entry<V>) -> bool {
         let marks = self.memory.watermarks(&entry.tags);
         marks.removed.max(marks.expired) > entry.version
     }
@@ -291,7 +341,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
 
     /// The answer that a load made, as `exit` tells, unless the load took longer
     /// than its answer holds: then it is stale, or too old to be given at all.
-    fn landed(&self, key: &K, held: Held<K, V>, exit: EventKind) -> Result<Hit<K, V>> {
+    fn landed(&self, key: &K, held: Held<K, V>, tier: Tier, exit: EventKind) -> Result<Hit<K, V>> {
         let now = self.clock.now();
         let entry = held.entry();
         let age = entry.age(now);
@@ -305,10 +355,11 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             self.telemetry.record(EventKind::Stale { age, reason }, Some(key));
             Freshness::Stale { age, reason }
         } else {
-            self.telemetry.record(exit, Some(key));
+            let is_found = matches!((exit, tier), (EventKind::Answered, Tier::Store(_)));
+            self.telemetry.record(if is_found { EventKind::Found } else { exit }, Some(key));
             Freshness::Fresh
         };
-        Ok(Hit::new(held, freshness, Tier::Origin, now))
+        Ok(Hit::new(held, freshness, tier, now))
     }
 
     fn too_old(&self, age: std::time::Duration) -> Error {

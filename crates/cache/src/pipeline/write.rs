@@ -1,11 +1,13 @@
 use std::borrow::Borrow;
 use std::hash::Hash;
 
-use larder_core::{Class, Entry, Error, ErrorKind, Moment, Result, Tag, Value, Version};
+use larder_core::{Class, Entry, Error, ErrorKind, Moment, Result, Tag, Value, Verb, Version};
 use larder_memory::Resident;
 
+use super::stores::Fill;
 use crate::engine::{CacheKey, CacheValue, Engine};
 use crate::flight::Terms;
+use crate::hit::Held;
 use crate::policy::{Answer, limits};
 use crate::telemetry::EventKind;
 
@@ -13,8 +15,26 @@ use crate::telemetry::EventKind;
 pub(crate) type PutTerms = Terms;
 
 impl<K: CacheKey, V: CacheValue> Engine<K, V> {
-    /// Puts a value into memory. A load under way does not overwrite it.
-    pub(crate) fn put(&self, key: &K, value: V, terms: &PutTerms) -> Result<Version> {
+    /// Puts a value into memory and the stores. A load under way does not overwrite
+    /// it.
+    pub(crate) async fn put(&self, key: &K, value: V, terms: &PutTerms) -> Result<Version> {
+        match self.put_in_memory(key, value, terms)? {
+            (version, None) => Ok(version),
+            (version, Some(fill)) => {
+                self.fill(vec![fill]).await;
+                Ok(version)
+            }
+        }
+    }
+
+    /// Puts a value into memory. Returns what the stores are to learn, if there
+    /// are any.
+    pub(crate) fn put_in_memory(
+        &self,
+        key: &K,
+        value: V,
+        terms: &PutTerms,
+    ) -> Result<(Version, Option<Fill<K, V>>)> {
         let policy = self.policy.load();
         if !policy.class.may_be_cached() {
             return Err(self.never_kept(policy.class));
@@ -32,11 +52,13 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         let tags = terms.tags.union(&self.tag_rule(key, &value));
         let Some(limits) = limits(&policy, &answer) else {
             // Whatever is there is older than what was not kept.
-            self.remove(key);
+            self.remove_in_memory(key);
             return Err(Error::new(ErrorKind::InvalidInput, "a TTL of zero keeps nothing")
                 .with("cache", &self.name)
                 .remedy("give the value a TTL above zero, or remove the key instead"));
         };
+        let below = (limits.fresh_until, limits.stale_until);
+        let limits = self.in_memory(limits);
         self.reclaim_dead(key, now);
         let put = self.flights.fence(key, || {
             // Numbered under the fence, so that versions of one key grow in the
@@ -63,10 +85,17 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             let new = self.memory.insert(key.clone(), entry, limits.lifetime, now);
             Ok((version, old, new))
         });
-        let (version, _old, _new) = put?;
+        let (version, _old, new) = put?;
         self.telemetry.record(EventKind::Put, Some(key));
         self.reclaim_a_little();
-        Ok(version)
+        let (fresh_until, stale_until) = below;
+        let fill = self.lower.is_some().then(|| Fill {
+            held: Held::Resident(new),
+            key: key.clone(),
+            fresh_until,
+            stale_until,
+        });
+        Ok((version, fill))
     }
 
     fn never_kept(&self, class: Class) -> Error {
@@ -77,32 +106,46 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     }
 
     /// The key is no longer fresh; it may still be served stale.
-    pub(crate) fn expire<Q>(&self, key: &Q) -> bool
-    where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
-    {
+    pub(crate) async fn expire(&self, key: &K) -> bool {
+        let is_held = self.expire_in_memory(key);
+        if self.lower.is_some() {
+            let at = self.memory.versions().next();
+            self.invalidate_stores(key, at, Verb::Expire).await;
+            // What was read below before they knew.
+            self.expire_in_memory(key);
+        }
+        self.telemetry.record(EventKind::ExpiredKey, Some(key));
+        is_held
+    }
+
+    /// The key is gone from memory and the stores, and no load that began before
+    /// puts it back. Returns whether memory could have served it.
+    pub(crate) async fn remove(&self, key: &K) -> bool {
+        let is_held = self.remove_in_memory(key);
+        if self.lower.is_some() {
+            let at = self.memory.versions().next();
+            self.invalidate_stores(key, at, Verb::Remove).await;
+            // What was read below before they knew.
+            self.remove_in_memory(key);
+        }
+        self.telemetry.record(EventKind::RemovedKey, Some(key));
+        is_held
+    }
+
+    fn expire_in_memory(&self, key: &K) -> bool {
         let now = self.clock.now();
         let expired = self.flights.fence(key, || {
             let held = self.memory.peek(key, now);
             self.memory.expire(key, now);
             held
         });
-        self.telemetry.record(EventKind::ExpiredKey, expired.as_ref().map(Resident::key));
         expired.is_some()
     }
 
-    /// The key is gone from memory, and no load that began before puts it back.
-    /// Returns whether it could have been served.
-    pub(crate) fn remove<Q>(&self, key: &Q) -> bool
-    where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
-    {
+    fn remove_in_memory(&self, key: &K) -> bool {
         let now = self.clock.now();
         self.reclaim_dead(key, now);
         let removed = self.flights.fence(key, || self.take_out(key, now));
-        self.telemetry.record(EventKind::RemovedKey, removed.as_ref().map(Resident::key));
         removed.is_some()
     }
 
@@ -143,19 +186,33 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     // Tags and whole caches need no fence: an entry carries the version at which
     // its load began, and every look compares it with the watermark.
 
-    pub(crate) fn expire_tag(&self, tag: &Tag) -> Version {
+    pub(crate) async fn expire_tag(&self, tag: &Tag) -> Version {
         let version = self.memory.expire_tag(tag, self.clock.now());
+        self.mark_stores(Some(tag), Verb::Expire, version).await;
         self.telemetry.record(EventKind::ExpiredTag, None);
         version
     }
 
-    pub(crate) fn remove_tag(&self, tag: &Tag) -> Version {
+    pub(crate) async fn remove_tag(&self, tag: &Tag) -> Version {
         let version = self.memory.remove_tag(tag);
+        self.mark_stores(Some(tag), Verb::Remove, version).await;
         self.telemetry.record(EventKind::RemovedTag, None);
         version
     }
 
-    pub(crate) fn clear(&self) -> Version {
+    pub(crate) async fn clear(&self) -> Version {
+        let version = self.clear_in_memory();
+        self.mark_stores(None, Verb::Remove, version).await;
+        version
+    }
+
+    /// The same where nobody can wait for the stores to know.
+    pub(crate) fn clear_now(&self) {
+        let version = self.clear_in_memory();
+        self.mark_stores_later(Verb::Remove, version);
+    }
+
+    fn clear_in_memory(&self) -> Version {
         let version = self.memory.clear();
         self.telemetry.record(EventKind::Cleared, None);
         version

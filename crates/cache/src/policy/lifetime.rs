@@ -2,10 +2,19 @@
 
 use std::time::Duration;
 
-use larder_core::{Moment, Ttl};
+use larder_core::{Entry, Moment, Ttl};
 use larder_memory::{Lifetime, Sliding};
 
 use super::Policy;
+
+impl Limits {
+    /// Until when the entry is served as fresh and at all, no longer than this.
+    pub(crate) fn at_most(mut self, until: Moment) -> Self {
+        self.fresh_until = self.fresh_until.min(until);
+        self.lifetime.attention_at = self.lifetime.attention_at.min(until);
+        self
+    }
+}
 
 /// The moments of one entry.
 pub(crate) struct Limits {
@@ -52,6 +61,37 @@ pub(crate) fn limits(policy: &Policy, answer: &Answer) -> Option<Limits> {
         stale_until,
         lifetime: Lifetime { idle: policy.idle_ttl, sliding, attention_at },
     })
+}
+
+/// The moments in memory for an entry that stores have, too: memory asks them
+/// again after `memory_ttl`. With them comes when the entry itself is due for an
+/// early refresh.
+pub(crate) fn limits_below_stores<V>(
+    policy: &Policy,
+    entry: &Entry<V>,
+    now: Moment,
+    memory_ttl: Option<Duration>,
+) -> (Limits, Moment) {
+    let start = entry.origin_read_at;
+    let oldest = policy.max_age.map_or(Moment::NEVER, |age| start + age);
+    let asked_again = memory_ttl.map_or(Moment::NEVER, |ttl| now + ttl);
+    let fresh_until = entry.fresh_until.min(oldest).min(asked_again);
+    let answer = Answer {
+        present: entry.value.is_present(),
+        origin_read_at: start,
+        load_cost: entry.load_cost,
+        ttl: None,
+        at_most: None,
+        refreshable: true,
+    };
+    let due_at = attention_at(policy, &answer, entry.fresh_until);
+    let attention_at = due_at.min(fresh_until);
+    let limits = Limits {
+        fresh_until,
+        stale_until: entry.stale_until.min(oldest).max(fresh_until),
+        lifetime: Lifetime { idle: policy.idle_ttl, sliding: None, attention_at },
+    };
+    (limits, due_at)
 }
 
 /// When a read has more to do than return the entry: it may refresh early, or

@@ -8,7 +8,7 @@ mod validate;
 use std::time::Duration;
 
 pub use age_rule::TtlByAge;
-pub(crate) use lifetime::{Answer, Limits, limits};
+pub(crate) use lifetime::{Answer, Limits, limits, limits_below_stores};
 pub(crate) use validate::validate;
 
 use larder_core::{Class, Ttl, TtlClass};

@@ -15,6 +15,7 @@ pub(crate) enum Counter {
     StaleSlowLoad,
     Missed,
     Answered,
+    Found,
     Joined,
     Fallback,
     Failed,

@@ -14,13 +14,12 @@ use crate::sync::Mutex;
 pub struct Event<K> {
     /// What happened.
     pub kind: EventKind,
-    /// The key it happened to. `None` for tags and whole caches, and where the
-    /// cache has no key of its own to tell: after a look, an expiry or a removal
-    /// by a borrowed key that memory did not have.
+    /// The key it happened to. `None` for tags and whole caches, and after a look
+    /// that found nothing.
     pub key: Option<K>,
 }
 
-/// What happened. The first eight are the ways a read ends: each read is
+/// What happened. The first nine are the ways a read ends: each read is
 /// exactly one of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -38,6 +37,8 @@ pub enum EventKind {
     Missed,
     /// A read was answered by a load that it began.
     Answered,
+    /// A read was answered by a store below memory, which it asked.
+    Found,
     /// A read was answered by a load that another had begun.
     Joined,
     /// A read was answered with the declared fallback.

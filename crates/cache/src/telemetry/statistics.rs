@@ -22,6 +22,8 @@ pub struct Statistics {
     pub stale_age_max: Duration,
     /// Reads that do not load and found nothing.
     pub misses: u64,
+    /// Reads answered by a store below memory.
+    pub store_answers: u64,
     /// Reads answered by a load that they began.
     pub load_answers: u64,
     /// Reads answered by a load that another had begun.
@@ -77,6 +79,7 @@ impl Statistics {
         self.hits
             + self.stale()
             + self.misses
+            + self.store_answers
             + self.load_answers
             + self.joined_answers
             + self.fallbacks

@@ -96,7 +96,7 @@ async fn a_removal_during_a_batch_fences_its_key_only() {
     let users = world.users.clone();
     let batch = tokio::spawn(async move { users.get_or_load_many(&keys(0..3)).await.len() });
     gate.wait_for_arrivals(1).await;
-    world.users.remove("user-1");
+    world.users.remove(&"user-1".to_owned()).await.expect("memory does not fail");
     gate.open();
     batch.await.expect("no panic");
     let kept: Vec<_> =
@@ -206,7 +206,7 @@ async fn keys_that_were_joined_and_then_invalidated_are_loaded_anew_together() {
     for _ in 0..10 {
         tokio::task::yield_now().await;
     }
-    world.users.clear();
+    world.users.clear().await.expect("memory does not fail");
     gate.open();
     assert_eq!(one.await.expect("no panic") + two.await.expect("no panic"), 200);
     assert_eq!(world.origin.calls_count(), 2, "one call for each batch");

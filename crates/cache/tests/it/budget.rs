@@ -118,7 +118,7 @@ async fn no_loads_a_second_are_refused_and_not_unlimited() {
 async fn the_rate_goes_by_the_clock_of_the_cache() {
     let world = world_under(LoadBudget::concurrent(4).per_second(1), plain());
     world.read().await;
-    world.users.remove("ann");
+    world.users.remove(&"ann".to_owned()).await.expect("memory does not fail");
     let key = ann();
     let mut reading = world.users.get_or_load(&key).into_future();
     assert!((&mut reading).now_or_never().is_none());
@@ -180,6 +180,6 @@ async fn who_gives_up_in_line_leaves_the_rate_to_others() {
     let left = |world: &World| world.users.statistics().loads_in_flight == 0;
     world.settle("all have left the line", left).await;
     world.clock.advance(SECOND);
-    world.users.remove("ann");
+    world.users.remove(&"ann".to_owned()).await.expect("memory does not fail");
     assert_eq!(world.read().await, Some(1), "no hundred seconds of theirs are left to wait for");
 }

@@ -14,7 +14,7 @@ async fn every_read_ends_in_exactly_one_event() {
     world.clock.advance(MINUTE);
     world.origin.script([Answer::unavailable()]);
     world.read().await;
-    let _ = world.users.get("nobody").await;
+    let _ = world.users.get(&"nobody".to_owned()).await;
     drop(world.users.get_or_load(&"bob".to_owned()).await);
 
     let mut seen = Vec::new();
@@ -61,14 +61,14 @@ async fn what_leaves_memory_says_why() {
     users.put(&ann(), 1).await.expect("put");
     users.put(&ann(), 2).await.expect("put");
     assert_eq!(left().await, (ann(), RemovalCause::Replaced));
-    users.remove("ann");
+    users.remove(&"ann".to_owned()).await.expect("memory does not fail");
     assert_eq!(left().await, (ann(), RemovalCause::Removed));
     users.put(&ann(), 1).tags(["people"]).await.expect("put");
-    users.remove_tag("people");
+    users.remove_tag("people").await.expect("memory does not fail");
     assert!(users.get_memory("ann").is_none());
     assert_eq!(left().await, (ann(), RemovalCause::Tag));
     users.put(&ann(), 1).await.expect("put");
-    users.clear();
+    users.clear().await.expect("memory does not fail");
     assert!(users.get_memory("ann").is_none());
     assert_eq!(left().await, (ann(), RemovalCause::Cleared));
     users.put(&ann(), 1).await.expect("put");

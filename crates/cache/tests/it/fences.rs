@@ -2,6 +2,7 @@
 //! interleaving is explored in `tests/shuttle.rs`; these are the plain cases,
 //! each by name.
 
+use futures_util::FutureExt;
 use larder::ManualClock;
 use larder_testkit::faulty::{Answer, Gate};
 
@@ -28,7 +29,10 @@ async fn during_a_load(world: &World, act: impl AsyncFnOnce()) -> Option<i64> {
 #[tokio::test]
 async fn a_removal_during_a_load_wins() {
     let world = world(plain());
-    let old = during_a_load(&world, async || assert!(!world.users.remove("ann"))).await;
+    let old = during_a_load(&world, async || {
+        assert!(!world.users.remove(&"ann".to_owned()).await.expect("memory does not fail"));
+    })
+    .await;
     assert_eq!(old, Some(1), "its reader began before the removal");
     assert!(world.users.get_memory("ann").is_none(), "the old row must not be kept");
     assert_eq!(world.read().await, Some(2));
@@ -39,7 +43,7 @@ async fn a_removal_during_a_load_wins() {
 async fn a_reader_after_the_removal_does_not_join_the_old_load() {
     let world = world(plain());
     let old = during_a_load(&world, async || {
-        world.users.remove("ann");
+        world.users.remove(&"ann".to_owned()).await.expect("memory does not fail");
         assert_eq!(world.read().await, Some(2), "the old load is still held back");
     })
     .await;
@@ -62,7 +66,7 @@ async fn a_put_during_a_load_wins() {
 async fn an_expiry_during_a_load_wins() {
     let world = world(plain());
     during_a_load(&world, async || {
-        world.users.expire("ann");
+        world.users.expire(&"ann".to_owned()).await.expect("memory does not fail");
     })
     .await;
     assert_eq!(world.read().await, Some(2));
@@ -72,7 +76,7 @@ async fn an_expiry_during_a_load_wins() {
 async fn a_tag_removed_during_a_load_wins_although_no_entry_had_it_yet() {
     let world = world(plain());
     during_a_load(&world, async || {
-        world.users.remove_tag("people");
+        world.users.remove_tag("people").await.expect("memory does not fail");
     })
     .await;
     assert!(world.users.get_memory("ann").is_none());
@@ -84,7 +88,7 @@ async fn a_tag_removed_during_a_load_wins_although_no_entry_had_it_yet() {
 async fn a_reader_after_the_tags_removal_is_not_answered_by_the_old_load() {
     let world = world(plain());
     let late = during_a_load(&world, async || {
-        world.users.remove_tag("people");
+        world.users.remove_tag("people").await.expect("memory does not fail");
         let users = world.users.clone();
         let late = tokio::spawn(async move {
             users.get_or_load(&ann()).tags(["people"]).await.map(|hit| hit.into_value())
@@ -111,7 +115,7 @@ thread_local! {
 async fn a_clear_during_a_load_wins() {
     let world = world(plain());
     during_a_load(&world, async || {
-        world.users.clear();
+        world.users.clear().await.expect("memory does not fail");
     })
     .await;
     assert!(world.users.get_memory("ann").is_none());
@@ -129,7 +133,7 @@ async fn a_removal_during_a_background_refresh_wins() {
     assert_eq!(world.read().await, Some(1), "stale while it is refreshed");
     gate.wait_for_arrivals(1).await;
     world.origin.set(ann(), 2);
-    assert!(world.users.remove("ann"));
+    assert!(world.users.remove(&"ann".to_owned()).await.expect("memory does not fail"));
     gate.open();
     world.settle("the refresh ended", |world| world.users.statistics().loads_in_flight == 0).await;
     assert!(world.users.get_memory("ann").is_none());
@@ -146,7 +150,7 @@ async fn not_modified_does_not_bring_back_what_was_removed_as_its_refresh_began(
     let remover = users.clone();
     // The first hashing looks into memory, the second boards the refresh.
     after_hashings(1, move || {
-        remover.remove_tag("people");
+        remover.remove_tag("people").now_or_never().expect("no wait").expect("removed");
     });
     assert!(users.get_memory(&key).is_some(), "looked at before it was removed");
     assert!(hook_has_run());

@@ -71,14 +71,14 @@ async fn loader_request_rule_and_policy_decide_in_this_order() {
     let fresh_for = |hit: larder::Hit<String, i64>| hit.fresh_for().expect("it ends").as_secs();
 
     assert_eq!(fresh_for(world.hit().await), 30);
-    world.users.remove("ann");
+    world.users.remove(&"ann".to_owned()).await.expect("memory does not fail");
     let hit = world.users.get_or_load(&key).ttl(Ttl::secs(20)).await.expect("answered");
     assert_eq!(fresh_for(hit), 20);
-    world.users.remove("ann");
+    world.users.remove(&"ann".to_owned()).await.expect("memory does not fail");
     world.origin.script([Answer::Say(Loaded::value(1).ttl(Ttl::secs(10)))]);
     let hit = world.users.get_or_load(&key).ttl(Ttl::secs(20)).await.expect("answered");
     assert_eq!(fresh_for(hit), 10);
-    world.users.remove("ann");
+    world.users.remove(&"ann".to_owned()).await.expect("memory does not fail");
     world.origin.set(ann(), 2);
     assert_eq!(fresh_for(world.hit().await), 60, "the rule has nothing to say about 2");
 }
@@ -93,7 +93,7 @@ async fn old_values_hold_longer_than_young_ones() {
     });
     for (days, seconds) in [(0, 30), (1, 3600), (8, 86_400)] {
         world.origin.set(ann(), days);
-        world.users.remove("ann");
+        world.users.remove(&"ann".to_owned()).await.expect("memory does not fail");
         let hit = world.hit().await;
         assert_eq!(hit.fresh_for(), Some(Duration::from_secs(seconds)), "{days} days old");
     }
@@ -205,7 +205,7 @@ async fn not_modified_renews_what_is_held() {
     assert_eq!((renewed.value(), renewed.fresh_for()), (Some(&1), Some(MINUTE)));
     assert_eq!(world.origin.calls()[1].held, Some(version));
 
-    world.users.remove("ann");
+    world.users.remove(&"ann".to_owned()).await.expect("memory does not fail");
     world.origin.script([Answer::Say(Loaded::not_modified())]);
     assert!(world.users.get_or_load(&ann()).await.is_err(), "nothing is held");
 }
@@ -236,11 +236,14 @@ async fn a_cache_without_an_origin_is_a_cache_aside() {
         .policy(plain())
         .build()
         .expect("ok");
-    assert!(users.get("ann").await.expect("memory does not fail").is_none());
+    assert!(users.get(&"ann".to_owned()).await.expect("memory does not fail").is_none());
     users.put(&ann(), 1).ttl(Ttl::secs(5)).await.expect("put");
-    assert_eq!(users.get("ann").await.expect("ok").and_then(|hit| hit.into_value()), Some(1));
+    assert_eq!(
+        users.get(&"ann".to_owned()).await.expect("ok").and_then(|hit| hit.into_value()),
+        Some(1)
+    );
     clock.advance(SECOND * 5);
-    assert!(users.get("ann").await.expect("ok").is_none());
+    assert!(users.get(&"ann".to_owned()).await.expect("ok").is_none());
     let error = users.get_or_load(&ann()).await.expect_err("there is no origin");
     assert!(error.to_string().contains("no origin"), "{error}");
 }

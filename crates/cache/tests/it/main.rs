@@ -10,6 +10,7 @@ mod fences;
 mod freshness;
 mod shutdown;
 mod single_flight;
+mod stores;
 mod support;
 mod tags;
 mod writes;

@@ -146,7 +146,7 @@ async fn a_loader_of_the_callers_runs_once_and_only_on_a_miss() {
     let never = || async { Err::<i64, _>(std::io::Error::other("it must not run")) };
     let hit = world.users.get_or_load_with(&key, never).await.expect("it is in memory");
     assert_eq!((hit.value(), hit.tier()), (Some(&7), Tier::Memory));
-    world.users.remove_tag("team");
+    world.users.remove_tag("team").await.expect("memory does not fail");
     let error = world.users.get_or_load_with(&key, never).await.expect_err("now it runs");
     assert!(error.downcast_ref::<std::io::Error>().is_some(), "{error}");
     assert_eq!(world.origin.calls_count(), 0);

@@ -21,9 +21,9 @@ async fn tags_of_loader_request_and_rule_all_count() {
         world.origin.script([Answer::Say(Loaded::value(1).tags(["loader"]))]);
         assert_eq!(load().await, Some(1));
         assert!(world.users.get_memory("ann").is_some());
-        world.users.remove_tag("other");
+        world.users.remove_tag("other").await.expect("memory does not fail");
         assert!(world.users.get_memory("ann").is_some(), "another tag touches nothing");
-        world.users.remove_tag(tag);
+        world.users.remove_tag(tag).await.expect("memory does not fail");
         assert!(world.users.get_memory("ann").is_none(), "{tag}");
     }
 }
@@ -41,10 +41,10 @@ async fn an_expired_tag_may_be_served_stale_and_a_removed_one_may_not() {
             .map(|hit| (hit.is_fresh(), hit.into_value()))
     };
     load().await.expect("answered");
-    world.users.expire_tag("people");
+    world.users.expire_tag("people").await.expect("memory does not fail");
     world.origin.script([Answer::unavailable(), Answer::unavailable()]);
     assert_eq!(load().await.expect("stale stands in"), (false, Some(1)));
-    world.users.remove_tag("people");
+    world.users.remove_tag("people").await.expect("memory does not fail");
     assert!(load().await.is_err(), "what is removed is gone");
 }
 
@@ -53,7 +53,7 @@ async fn clear_drops_everything_and_what_comes_later_stays() {
     let world = world(plain());
     world.read().await;
     world.users.put(&"bob".to_owned(), 7).await.expect("put");
-    world.users.clear();
+    world.users.clear().await.expect("memory does not fail");
     assert!(world.users.get_memory("ann").is_none());
     assert!(world.users.get_memory("bob").is_none());
     world.read().await;
@@ -67,6 +67,6 @@ async fn absence_is_invalidated_by_tag_too() {
     assert_eq!(world.users.get_or_load(&bob).await.expect("answered").into_value(), None);
     world.origin.set(bob.clone(), 2);
     assert_eq!(world.users.get_or_load(&bob).await.expect("answered").into_value(), None);
-    world.users.remove_tag("all");
+    world.users.remove_tag("all").await.expect("memory does not fail");
     assert_eq!(world.users.get_or_load(&bob).await.expect("answered").into_value(), Some(2));
 }

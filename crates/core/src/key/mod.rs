@@ -1,5 +1,6 @@
 mod canonical;
 mod pattern;
+mod shared;
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -7,6 +8,7 @@ use std::sync::Arc;
 
 pub use canonical::{canonical_json, json_hash};
 pub use pattern::{KeyPattern, PatternError};
+pub use shared::SharedKey;
 
 /// A key as bytes: what doors receive and what tiers below memory store.
 ///

@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use bytes::Bytes;
 use larder::{Latency, RemovalCause, Statistics};
-use larder_core::KeyPattern;
+use larder_core::{Key, KeyPattern};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -53,7 +53,8 @@ pub(super) async fn show(State(server): State<Arc<Server>>, Path(name): Path<Str
 
 /// Empties one cache.
 pub(super) async fn clear(State(server): State<Arc<Server>>, Path(name): Path<String>) -> Answer {
-    named(&server, &name)?.cache.clear();
+    let cleared = named(&server, &name)?.cache.clear().await;
+    cleared.map_err(|error| Failure::internal(&error))?;
     Ok(Json(json!({ "cleared": name })))
 }
 
@@ -83,7 +84,8 @@ pub(super) async fn remove_key(
     State(server): State<Arc<Server>>,
     Path((name, key)): Path<(String, String)>,
 ) -> Answer {
-    let was_cached = of_key(&server, &name, &key)?.cache.remove(key.as_bytes());
+    let removed = of_key(&server, &name, &key)?.cache.remove(&Key::new(&key)).await;
+    let was_cached = removed.map_err(|error| Failure::internal(&error))?;
     Ok(Json(json!({ "key": key, "removed": was_cached })))
 }
 
@@ -92,7 +94,8 @@ pub(super) async fn expire_key(
     State(server): State<Arc<Server>>,
     Path((name, key)): Path<(String, String)>,
 ) -> Answer {
-    let was_cached = of_key(&server, &name, &key)?.cache.expire(key.as_bytes());
+    let expired = of_key(&server, &name, &key)?.cache.expire(&Key::new(&key)).await;
+    let was_cached = expired.map_err(|error| Failure::internal(&error))?;
     Ok(Json(json!({ "key": key, "expired": was_cached })))
 }
 
@@ -182,6 +185,7 @@ fn statistics(statistics: &Statistics, memory_bytes: usize) -> Value {
         "misses": misses(statistics),
         "hit_ratio": statistics.hit_ratio(),
         "loads": statistics.loads,
+        "store_answers": statistics.store_answers,
         "load_answers": statistics.load_answers,
         "joined_answers": statistics.joined_answers,
         "load_failures": statistics.load_failures + statistics.load_timeouts + statistics.load_panics,

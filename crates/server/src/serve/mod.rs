@@ -74,14 +74,14 @@ impl Server {
     }
 
     /// Reads the configuration again and applies its policies.
-    pub fn reload(&self) {
+    pub async fn reload(&self) {
         let old = self.settings.load_full();
         match old.reload() {
             Ok(new) => {
                 for warning in &new.warnings {
                     tracing::warn!("{}", warning.one_line());
                 }
-                reload::apply(&self.started_with, &old, &new, &self.registry);
+                reload::apply(&self.started_with, &old, &new, &self.registry).await;
                 self.settings.store(Arc::new(new));
                 self.reloads.note_success();
             }
@@ -182,12 +182,12 @@ async fn run(server: &Arc<Server>, signals: &mut Signals) {
                 Signal::Stop => break,
                 Signal::Reload => {
                     watch.forget_change().await;
-                    server.reload();
+                    server.reload().await;
                 }
             },
             _ = look.tick() => {
                 if watch.is_changed().await {
-                    server.reload();
+                    server.reload().await;
                 }
             }
         }

@@ -62,7 +62,7 @@ impl Reloads {
 
 /// Gives every cache the policy that the new settings give it, and logs what of
 /// them needs a restart: where they differ from those of the start, which run.
-pub(super) fn apply(started: &Config, old: &Settings, new: &Settings, registry: &Registry) {
+pub(super) async fn apply(started: &Config, old: &Settings, new: &Settings, registry: &Registry) {
     let mut changed = Vec::new();
     for served in registry.served() {
         let effective = new.policy(entry_of(new, served));
@@ -77,8 +77,10 @@ pub(super) fn apply(started: &Config, old: &Settings, new: &Settings, registry: 
         changed.push(served.name());
         // After the policy: what is loaded from here on is kept under the new one.
         if let Some(reason) = forbids_what_is_kept(&old.policy(entry_of(old, served)), &effective) {
-            served.cache.clear();
-            tracing::info!("the cache `{}` was emptied: {reason}", served.name());
+            match served.cache.clear().await {
+                Ok(_) => tracing::info!("the cache `{}` was emptied: {reason}", served.name()),
+                Err(error) => tracing::error!("`{}` cannot be emptied: {error}", served.name()),
+            }
         }
     }
     let restart = needs_restart(started, &new.config);

@@ -117,7 +117,7 @@ mod tests {
             assert_eq!(hit.value().expect("it is there").as_ref(), row.as_bytes());
             assert_eq!(cache.get_memory(&key).is_some(), is_kept, "{row}");
         }
-        cache.remove_tag("of:1");
+        cache.remove_tag("of:1").await.expect("it is removed");
         assert!(cache.get_memory(&Key::new(r#"k:{"a":1,"b":1e400}"#)).is_none());
     }
 }

@@ -63,7 +63,7 @@ async fn a_miss_is_a_miss_wherever_it_is_told() {
         .expect("it is answered");
     assert_eq!(told["misses"], redis::Value::Int(3));
     let mut counted = 0.0;
-    for by in ["load", "joined_load", "fallback", "error", "nothing"] {
+    for by in ["store", "load", "joined_load", "fallback", "error", "nothing"] {
         let sample = format!("larder_cache_misses_total{{cache=\"product\",answered_by=\"{by}\"}}");
         counted += server.metric(&sample).await.expect("it is counted");
     }

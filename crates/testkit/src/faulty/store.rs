@@ -66,6 +66,14 @@ impl FaultyStore {
         }
     }
 
+    /// The same store as one that no other process uses.
+    #[must_use]
+    pub fn local(mut self) -> Self {
+        self.capabilities.shared = false;
+        self.capabilities.durable = true;
+        self
+    }
+
     /// The same store with a largest value, in bytes.
     #[must_use]
     pub fn value_bytes_max(mut self, bytes: usize) -> Self {
@@ -223,6 +231,18 @@ impl Store for FaultyStore {
                 version: *version,
             };
             Ok(state.marks.iter().map(mark).collect())
+        })
+        .await
+    }
+
+    async fn newest_version(&self) -> Result<Version> {
+        self.call(|state, _| {
+            let of_slot = |slot: &Slot| match slot {
+                Slot::Held { entry, floor, .. } => entry.version.max(*floor),
+                Slot::Removed(at) => *at,
+            };
+            let slots = state.slots.values().map(of_slot);
+            Ok(slots.chain(state.marks.values().copied()).max().unwrap_or_default())
         })
         .await
     }

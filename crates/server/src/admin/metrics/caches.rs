@@ -73,6 +73,7 @@ fn reads(looks: &[Look]) -> Vec<Family> {
             table::CACHE_MISSES,
             split(looks, "answered_by", |it| {
                 [
+                    ("store", it.store_answers),
                     ("load", it.load_answers),
                     ("joined_load", it.joined_answers),
                     ("fallback", it.fallbacks),

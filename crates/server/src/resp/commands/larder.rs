@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use larder::{BreakerState, Inspection};
-use larder_core::{Tag, Ttl};
+use larder_core::{BoxFuture, Key, Tag, Ttl};
 
-use super::super::cached::shown;
+use super::super::cached::{load_error, shown};
 use super::super::command::{Command, Group, Handler, KeySpec, OnCache};
 use super::super::routes::ServedCache;
 use super::super::session::Session;
@@ -35,7 +35,7 @@ pub(super) const COMMANDS: &[Command] = &[
         syntax: "cache",
         summary: "Removes every entry of a cache.",
         flags: &["admin", "no_multi"],
-        handler: Handler::Session(clear),
+        handler: Handler::Waiting(clear),
         ..LARDER
     },
     Command {
@@ -44,7 +44,7 @@ pub(super) const COMMANDS: &[Command] = &[
         syntax: "TAG tag [tag ...] | KEY key [key ...]",
         summary: "Marks cached entries as stale: they may be served while they are loaded anew.",
         complexity: "O(N) where N is the number of tags or keys",
-        handler: Handler::Session(expire),
+        handler: Handler::Waiting(expire),
         ..LARDER
     },
     Command {
@@ -68,7 +68,7 @@ pub(super) const COMMANDS: &[Command] = &[
         syntax: "TAG tag [tag ...] | KEY key [key ...]",
         summary: "Removes cached entries: the next read loads them anew.",
         complexity: "O(N) where N is the number of tags or keys",
-        handler: Handler::Session(remove),
+        handler: Handler::Waiting(remove),
         ..LARDER
     },
     Command {
@@ -83,86 +83,96 @@ pub(super) const COMMANDS: &[Command] = &[
     },
 ];
 
-fn expire(session: &mut Session, arguments: &[&[u8]], reply: &mut Reply) {
-    invalidate(
-        session,
-        arguments,
-        reply,
-        |cache, tag| {
-            cache.expire_tag(tag);
-        },
-        |cache, key| cache.expire(key),
-    );
+/// What is done to tags and to keys.
+#[derive(Clone, Copy)]
+enum Verb {
+    Expire,
+    Remove,
 }
 
-fn remove(session: &mut Session, arguments: &[&[u8]], reply: &mut Reply) {
-    invalidate(
-        session,
-        arguments,
-        reply,
-        |cache, tag| {
-            cache.remove_tag(tag);
-        },
-        |cache, key| cache.remove(key),
-    );
+fn expire<'a>(
+    session: &'a mut Session,
+    arguments: &'a [&'a [u8]],
+    reply: &'a mut Reply,
+) -> BoxFuture<'a, ()> {
+    Box::pin(invalidate(session, arguments, reply, Verb::Expire))
 }
 
-/// Tags touch every cache, and how many these are is the reply; keys touch the
-/// cache they belong to, and how many of them were cached is the reply.
-fn invalidate(
-    session: &Session,
-    arguments: &[&[u8]],
-    reply: &mut Reply,
-    by_tag: fn(&ServedCache, Tag),
-    by_key: fn(&ServedCache, &[u8]) -> bool,
-) {
-    let routes = &session.shared.routes;
+fn remove<'a>(
+    session: &'a mut Session,
+    arguments: &'a [&'a [u8]],
+    reply: &'a mut Reply,
+) -> BoxFuture<'a, ()> {
+    Box::pin(invalidate(session, arguments, reply, Verb::Remove))
+}
+
+async fn invalidate(session: &Session, arguments: &[&[u8]], reply: &mut Reply, verb: Verb) {
     let names = &arguments[2..];
-    match arguments[1].to_ascii_lowercase().as_slice() {
-        b"tag" => {
-            let caches = routes.caches();
-            let Some(tags) = tags(names) else {
-                reply.error("ERR a tag is text in UTF-8");
-                return;
-            };
-            for cache in &caches {
-                for tag in &tags {
-                    by_tag(cache, tag.clone());
-                }
-            }
-            reply.integer(caches.len() as i64);
-        }
-        b"key" => {
-            // All or nothing: a key without a cache is a mistake of the caller.
-            if let Some(plain) = names.iter().find(|key| routes.route(key).is_none()) {
-                reply.error(&format!(
-                    "ERR '{}' belongs to no cache; use DEL for plain keys",
-                    shown(plain)
-                ));
-                return;
-            }
-            let cached = names
-                .iter()
-                .filter(|key| routes.route(key).is_some_and(|cache| by_key(cache, key)))
-                .count();
-            reply.integer(cached as i64);
-        }
-        _ => reply.error("ERR syntax error, expected TAG or KEY"),
+    let count = match arguments[1].to_ascii_lowercase().as_slice() {
+        b"tag" => invalidate_tags(session, names, verb).await,
+        b"key" => invalidate_keys(session, names, verb).await,
+        _ => Err("ERR syntax error, expected TAG or KEY".to_owned()),
+    };
+    match count {
+        Ok(count) => reply.integer(count),
+        Err(error) => reply.error(&error),
     }
+}
+
+/// Tags touch every cache. Returns how many these are.
+async fn invalidate_tags(session: &Session, names: &[&[u8]], verb: Verb) -> Result<i64, String> {
+    let tags = tags(names).ok_or_else(|| "ERR a tag is text in UTF-8".to_owned())?;
+    let caches = session.shared.routes.caches();
+    for cache in &caches {
+        for tag in &tags {
+            let done = match verb {
+                Verb::Expire => cache.expire_tag(tag.clone()).await,
+                Verb::Remove => cache.remove_tag(tag.clone()).await,
+            };
+            done.map_err(|error| load_error(&error))?;
+        }
+    }
+    Ok(caches.len() as i64)
+}
+
+/// Keys touch the cache they belong to. Returns how many of them were cached.
+async fn invalidate_keys(session: &Session, names: &[&[u8]], verb: Verb) -> Result<i64, String> {
+    let routes = &session.shared.routes;
+    // All or nothing: a key without a cache is a mistake of the caller.
+    if let Some(plain) = names.iter().find(|key| routes.route(key).is_none()) {
+        return Err(format!("ERR '{}' belongs to no cache; use DEL for plain keys", shown(plain)));
+    }
+    let mut count = 0;
+    for name in names {
+        let Some(cache) = routes.route(name) else { continue };
+        let key = Key::new(name);
+        let was_cached = match verb {
+            Verb::Expire => cache.expire(&key).await,
+            Verb::Remove => cache.remove(&key).await,
+        };
+        count += i64::from(was_cached.map_err(|error| load_error(&error))?);
+    }
+    Ok(count)
 }
 
 fn tags(names: &[&[u8]]) -> Option<Vec<Tag>> {
     names.iter().map(|name| std::str::from_utf8(name).ok().map(Tag::new)).collect()
 }
 
-fn clear(session: &mut Session, arguments: &[&[u8]], reply: &mut Reply) {
-    match find(session, arguments[1]) {
-        Some(cache) => {
-            cache.clear();
-            reply.ok();
+fn clear<'a>(
+    session: &'a mut Session,
+    arguments: &'a [&'a [u8]],
+    reply: &'a mut Reply,
+) -> BoxFuture<'a, ()> {
+    Box::pin(async move {
+        let Some(cache) = find(session, arguments[1]) else {
+            return reply.error(&no_such_cache(session, arguments[1]));
+        };
+        match cache.clear().await {
+            Ok(_) => reply.ok(),
+            Err(error) => reply.error(&load_error(&error)),
         }
-        None => reply.error(&no_such_cache(session, arguments[1])),
-    }
+    })
 }
 
 fn labels(session: &mut Session, arguments: &[&[u8]], reply: &mut Reply) {
@@ -323,6 +333,7 @@ fn write_statistics(cache: &ServedCache, reply: &mut Reply) {
         ("stale-soft-timeout", statistics.stale_soft_timeout),
         ("stale-slow-load", statistics.stale_slow_load),
         ("misses", misses(&statistics)),
+        ("store-answers", statistics.store_answers),
         ("load-answers", statistics.load_answers),
         ("joined-answers", statistics.joined_answers),
         ("fallbacks", statistics.fallbacks),

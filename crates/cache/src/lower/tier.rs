@@ -1,0 +1,268 @@
+//! One store behind its breaker and its timeout.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+use larder_core::{
+    Clock, DynStore, ErrorKind, Key, Mark, PutCondition, Result, StoredEntry, Verb, Version,
+};
+
+use super::pending::Pending;
+use crate::origin::{Breaker, BreakerState, BreakerSwitch};
+use crate::runtime::Runtime;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// What one store has done so far.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct StoreStatistics {
+    /// The name it was declared with.
+    pub name: String,
+    /// Keys that it had, fresh and for this cache.
+    pub hits: u64,
+    /// Keys that it did not have.
+    pub misses: u64,
+    /// Entries that were put.
+    pub fills: u64,
+    /// Calls that failed or took too long.
+    pub failures: u64,
+    /// Entries that could not be read: another codec, or damaged.
+    pub undecodable: u64,
+    /// Whether it is asked at present.
+    pub breaker: BreakerState,
+    /// Whether invalidations wait to be told to it.
+    pub is_behind: bool,
+}
+
+/// A store, and what is known about it.
+pub(crate) struct StoreTier {
+    name: String,
+    store: Arc<dyn DynStore>,
+    timeout: Duration,
+    breaker: BreakerSwitch,
+    /// Whether what it remembers of before this process is known.
+    is_ready: AtomicBool,
+    /// What it is being told, or is to be told before it is trusted.
+    pending: Mutex<Pending>,
+    /// Whether a call that was to tell it something failed.
+    is_behind: AtomicBool,
+    hits: AtomicU64,
+    misses: AtomicU64,
+    undecodable: AtomicU64,
+    fills: AtomicU64,
+    failures: AtomicU64,
+}
+
+/// What a store remembers of before this process.
+pub(crate) struct Memories {
+    pub(crate) marks: Vec<Mark>,
+    pub(crate) newest: Version,
+}
+
+/// Where a tier's calls run.
+#[derive(Clone, Copy)]
+pub(crate) struct Grounds<'e> {
+    pub(crate) runtime: &'e Runtime,
+    pub(crate) clock: &'e Clock,
+}
+
+impl StoreTier {
+    pub(crate) fn new(
+        name: String,
+        store: Arc<dyn DynStore>,
+        timeout: Duration,
+        breaker: Breaker,
+    ) -> Self {
+        Self {
+            name,
+            store,
+            timeout,
+            breaker: BreakerSwitch::new(breaker),
+            is_ready: AtomicBool::new(false),
+            pending: Mutex::new(Pending::default()),
+            is_behind: AtomicBool::new(false),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+            undecodable: AtomicU64::new(0),
+            fills: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn statistics(&self, clock: &Clock) -> StoreStatistics {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        StoreStatistics {
+            name: self.name.clone(),
+            hits: count(&self.hits),
+            misses: count(&self.misses),
+            fills: count(&self.fills),
+            failures: count(&self.failures),
+            undecodable: count(&self.undecodable),
+            breaker: self.breaker.state(clock.now()),
+            is_behind: self.is_behind.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Reads keys. `None` if the store cannot be asked now. `recall` gets what it
+    /// remembers of before this process, before anything else is read.
+    pub(crate) async fn get_many(
+        &self,
+        keys: &[Key],
+        grounds: Grounds<'_>,
+        recall: impl FnOnce(Memories),
+    ) -> Option<Vec<Option<StoredEntry>>> {
+        if !self.is_ready.load(Ordering::Acquire) {
+            let newest = self.call(self.store.newest_version(), grounds).await?;
+            let marks = self.call(self.store.marks(), grounds).await?;
+            recall(Memories { marks, newest });
+            self.is_ready.store(true, Ordering::Release);
+        }
+        self.catch_up(grounds).await;
+        let mut found = self.call(self.store.get_many(keys), grounds).await?;
+        if found.len() != keys.len() {
+            return None;
+        }
+        // After the read: what was invalidated while it ran is hidden, too.
+        let pending = self.pending.lock();
+        for (key, found) in keys.iter().zip(&mut found) {
+            if found.as_ref().is_some_and(|entry| pending.hides(key, entry.version)) {
+                *found = None;
+            }
+        }
+        Some(found)
+    }
+
+    pub(crate) fn count(&self, is_hit: bool) {
+        let counter = if is_hit { &self.hits } else { &self.misses };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_undecodable(&self) {
+        self.undecodable.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Puts entries that are newer than what is there. What cannot be put leaves
+    /// nothing older behind.
+    pub(crate) async fn put_many(
+        &self,
+        mut entries: Vec<(Key, StoredEntry)>,
+        grounds: Grounds<'_>,
+    ) {
+        let bytes_max = self.store.capabilities().value_bytes_max.unwrap_or(usize::MAX);
+        let fits = |entry: &StoredEntry| {
+            entry.value.as_option().is_none_or(|bytes| bytes.len() <= bytes_max)
+        };
+        for (key, entry) in entries.extract_if(.., |(_, entry)| !fits(entry)) {
+            self.invalidate(&[key], entry.version, Verb::Remove, grounds).await;
+        }
+        if entries.is_empty() {
+            return;
+        }
+        let put = self.store.put_many(&entries, PutCondition::NewerThanHeld);
+        if self.call(put, grounds).await.is_some() {
+            self.fills.fetch_add(entries.len() as u64, Ordering::Relaxed);
+            return;
+        }
+        let mut pending = self.pending.lock();
+        for (key, entry) in &entries {
+            pending.add_keys(std::slice::from_ref(key), entry.version, Verb::Remove);
+        }
+        self.is_behind.store(true, Ordering::Release);
+    }
+
+    /// Invalidates keys, now or before the store is trusted with them again.
+    pub(crate) async fn invalidate(
+        &self,
+        keys: &[Key],
+        at: Version,
+        verb: Verb,
+        grounds: Grounds<'_>,
+    ) {
+        // First, so that no read that ends meanwhile gives them.
+        self.pending.lock().add_keys(keys, at, verb);
+        match self.call(self.store.invalidate_many(keys, at, verb), grounds).await {
+            Some(()) => self.pending.lock().forget_keys(keys, at, verb),
+            None => self.is_behind.store(true, Ordering::Release),
+        }
+    }
+
+    /// Raises watermarks, now or when the store can be told. Memory knows them.
+    pub(crate) async fn mark(&self, marks: &[Mark], grounds: Grounds<'_>) {
+        match self.call(self.store.mark(marks), grounds).await {
+            Some(()) => {}
+            None => self.mark_later(marks),
+        }
+    }
+
+    /// Raises watermarks when the store is next asked for something.
+    pub(crate) fn mark_later(&self, marks: &[Mark]) {
+        self.pending.lock().add_marks(marks);
+        self.is_behind.store(true, Ordering::Release);
+    }
+
+    /// Tells the store what it has not heard of, if there is anything.
+    async fn catch_up(&self, grounds: Grounds<'_>) {
+        // One reader does it for all; the others see only what is not hidden.
+        if !self.is_behind.load(Ordering::Acquire) || !self.is_behind.swap(false, Ordering::AcqRel)
+        {
+            return;
+        }
+        let behind = Behind(&self.is_behind);
+        let (marks, keys) = {
+            let pending = self.pending.lock();
+            (pending.marks(), pending.keys())
+        };
+        if !marks.is_empty() {
+            let Some(()) = self.call(self.store.mark(&marks), grounds).await else { return };
+            self.pending.lock().forget_marks(&marks);
+        }
+        for (keys, at, verb) in keys {
+            let told = self.call(self.store.invalidate_many(&keys, at, verb), grounds).await;
+            let Some(()) = told else { return };
+            self.pending.lock().forget_keys(&keys, at, verb);
+        }
+        behind.caught_up();
+    }
+
+    /// One call of the store, unless its breaker is open. `None` if it failed.
+    async fn call<T>(
+        &self,
+        call: impl Future<Output = Result<T>>,
+        Grounds { runtime, clock }: Grounds<'_>,
+    ) -> Option<T> {
+        let ticket = self.breaker.enter(clock.now()).ok()?;
+        let deadline = clock.precise_now() + self.timeout;
+        let call = std::pin::pin!(call);
+        let sleep = std::pin::pin!(runtime.sleep_until(clock, deadline));
+        let answer = match select(call, sleep).await {
+            Either::Left((answer, _)) => answer.map_err(|error| error.kind()),
+            Either::Right(_) => Err(ErrorKind::Timeout),
+        };
+        // That the store refuses a call for good is no sign of its death.
+        let is_sick = matches!(answer, Err(ErrorKind::Unavailable | ErrorKind::Timeout));
+        self.breaker.settle(ticket, is_sick, clock.now());
+        if answer.is_err() {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        }
+        answer.ok()
+    }
+}
+
+/// Says again that a store is behind when it could not catch up, also when
+/// whoever tried was dropped.
+struct Behind<'t>(&'t AtomicBool);
+
+impl Behind<'_> {
+    fn caught_up(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Behind<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}

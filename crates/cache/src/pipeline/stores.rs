@@ -1,0 +1,178 @@
+//! The tiers below memory: read before the origin, filled behind it, and told
+//! what is invalidated.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use larder_core::{Entry, Key, LoadCause, Mark, Moment, StoredEntry, Tag, Verb, Version};
+
+use super::land::limited;
+use crate::engine::{CacheKey, CacheValue, Engine};
+use crate::flight::{Flight, Landing};
+use crate::hit::{Held, Tier};
+use crate::lower::{Grounds, Lower, Memories};
+use crate::policy::{Limits, limits_below_stores};
+
+/// An entry on its way into the stores: what is in memory, and until when it
+/// holds below.
+pub(crate) struct Fill<K, V> {
+    pub(super) held: Held<K, V>,
+    pub(super) key: K,
+    pub(super) fresh_until: Moment,
+    pub(super) stale_until: Moment,
+}
+
+impl<K: CacheKey, V: CacheValue> Engine<K, V> {
+    /// Lands the flights that a store can answer. Returns the others. Costs each
+    /// store one call.
+    pub(super) async fn consult(
+        self: &Arc<Self>,
+        flights: Vec<Arc<Flight<K, V>>>,
+    ) -> Vec<Arc<Flight<K, V>>> {
+        let Some(lower) = &self.lower else { return flights };
+        let mut rest = flights;
+        for (place, tier) in lower.tiers.iter().enumerate() {
+            if rest.is_empty() {
+                break;
+            }
+            let keys: Vec<Key> = rest.iter().map(|flight| (lower.encode)(&flight.key)).collect();
+            let found = tier.get_many(&keys, self.grounds(), |past| self.recall(&past)).await;
+            let Some(found) = found else { continue };
+            let mut answered = Vec::new();
+            let mut missing = Vec::new();
+            for ((flight, key), found) in rest.into_iter().zip(keys).zip(found) {
+                let is_hit =
+                    found.as_ref().is_some_and(|found| self.adopt(lower, &flight, found, place));
+                tier.count(is_hit);
+                match found {
+                    Some(found) if is_hit => answered.push((key, found)),
+                    _ => missing.push(flight),
+                }
+            }
+            rest = missing;
+            let above = &lower.tiers[..place];
+            join_all(above.iter().map(|tier| tier.put_many(answered.clone(), self.grounds())))
+                .await;
+        }
+        rest
+    }
+
+    /// Gives what a store has to those who wait, if it may still be given, and
+    /// keeps it in memory. Returns whether it did.
+    fn adopt(
+        &self,
+        lower: &Lower<K, V>,
+        flight: &Arc<Flight<K, V>>,
+        stored: &StoredEntry,
+        place: usize,
+    ) -> bool {
+        let now = self.clock.precise_now();
+        let policy = self.policy.load();
+        let entry = match lower.entry(stored, now) {
+            Ok(Some(entry)) => entry,
+            Ok(None) => return false,
+            Err(_) => {
+                lower.tiers[place].count_undecodable();
+                return false;
+            }
+        };
+        let class = entry.class.max(policy.class);
+        if !class.may_be_cached() || self.is_invalidated(&entry) {
+            return false;
+        }
+        let (limits, due_at) = limits_below_stores(&policy, &entry, now, lower.memory_ttl);
+        // What is due for a refresh ahead of its expiry is no answer to one, unless
+        // somebody else has refreshed it.
+        let is_news = flight.cause != LoadCause::RefreshAhead
+            || now < due_at
+            || flight.held.as_ref().is_none_or(|held| is_younger(&entry, held.entry()));
+        if !entry.is_fresh(now) || limits.fresh_until <= now || !is_news {
+            self.keep_for_errors(flight, entry, &limits);
+            return false;
+        }
+        let tier = Tier::Store(u8::try_from(place).unwrap_or(u8::MAX));
+        let (held, _) = self.keep(flight, Entry { class, ..entry }, Some(limits));
+        flight.land(Landing::Answer { held, tier });
+        true
+    }
+
+    /// Has something at hand should the origin fail: what a store has is better
+    /// than nothing.
+    fn keep_for_errors(&self, flight: &Arc<Flight<K, V>>, entry: Entry<V>, limits: &Limits) {
+        let now = self.clock.now();
+        let window = self.policy.load().stale_if_error;
+        let is_of_use = flight.held.is_none() && now < entry.fresh_until + window;
+        if !is_of_use || self.memory.peek(&flight.key, now).is_some() {
+            return;
+        }
+        let entry = limited(entry, limits);
+        self.flights
+            .during(flight, || self.memory.insert(flight.key.clone(), entry, limits.lifetime, now));
+    }
+
+    /// Puts what loads brought into every store at once.
+    pub(super) async fn fill(&self, fills: Vec<Fill<K, V>>) {
+        let Some(lower) = &self.lower else { return };
+        let now = self.clock.precise_now();
+        let stored = |fill: &Fill<K, V>| {
+            let entry = fill.held.entry();
+            if !entry.class.may_leave_process() || self.is_invalidated(entry) {
+                return None;
+            }
+            // What cannot be encoded is not kept below.
+            let stored = lower.stored(entry, fill.fresh_until, fill.stale_until, now).ok()?;
+            Some(((lower.encode)(&fill.key), stored))
+        };
+        let entries: Vec<(Key, StoredEntry)> = fills.iter().filter_map(stored).collect();
+        join_all(lower.tiers.iter().map(|tier| tier.put_many(entries.clone(), self.grounds())))
+            .await;
+    }
+
+    /// Has every store give up what it has for a key and a version, or what is
+    /// older.
+    pub(super) async fn invalidate_stores(&self, key: &K, at: Version, verb: Verb) {
+        let Some(lower) = &self.lower else { return };
+        let key = [(lower.encode)(key)];
+        let tell = lower.tiers.iter().map(|tier| tier.invalidate(&key, at, verb, self.grounds()));
+        join_all(tell).await;
+    }
+
+    /// Raises a watermark in every store.
+    pub(super) async fn mark_stores(&self, tag: Option<&Tag>, verb: Verb, version: Version) {
+        let Some(lower) = &self.lower else { return };
+        let marks = [Mark { tag: tag.cloned(), verb, version }];
+        join_all(lower.tiers.iter().map(|tier| tier.mark(&marks, self.grounds()))).await;
+    }
+
+    /// The same where nobody can wait for it.
+    pub(crate) fn mark_stores_later(&self, verb: Verb, version: Version) {
+        let Some(lower) = &self.lower else { return };
+        let marks = [Mark { tag: None, verb, version }];
+        lower.tiers.iter().for_each(|tier| tier.mark_later(&marks));
+    }
+
+    /// What was invalidated before this process began holds here, too.
+    fn recall(&self, past: &Memories) {
+        self.memory.versions().observe(past.newest);
+        let now = self.clock.now();
+        for mark in &past.marks {
+            self.memory.versions().observe(mark.version);
+            match (&mark.tag, mark.verb) {
+                (Some(tag), Verb::Remove) => self.memory.remove_tag_at(tag, mark.version),
+                (Some(tag), Verb::Expire) => self.memory.expire_tag_at(tag, mark.version, now),
+                (None, Verb::Remove) => self.memory.clear_at(mark.version),
+                (None, Verb::Expire) => self.memory.expire_all_at(mark.version, now),
+            }
+        }
+    }
+
+    fn grounds(&self) -> Grounds<'_> {
+        Grounds { runtime: &self.runtime, clock: &self.clock }
+    }
+}
+
+/// By more than two ways of telling an age may differ.
+fn is_younger<V>(entry: &Entry<V>, than: &Entry<V>) -> bool {
+    const DIFFERENCE: std::time::Duration = std::time::Duration::from_millis(5);
+    entry.origin_read_at > than.origin_read_at + DIFFERENCE
+}
