@@ -247,8 +247,8 @@ impl ServerProcess {
         self.signal(Signal::CONT);
     }
 
-    /// Whether all threads are in the state `T`.
-    fn is_paused(&self) -> bool {
+    /// Whether it stands still: all threads are in the state `T`.
+    pub(crate) fn is_paused(&self) -> bool {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id()));
         tasks.expect("Linux lists the threads").flatten().all(|task| {
             let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();

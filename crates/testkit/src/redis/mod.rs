@@ -12,10 +12,12 @@
 //! socket in the server's directory, so that they get through whatever the test
 //! does to ports, TLS and users.
 
+mod cluster;
 mod configuration;
 mod connection;
 mod options;
 mod replicated;
+mod sentinel;
 
 use std::fmt;
 use std::fs;
@@ -28,9 +30,11 @@ use rustix::process::Signal;
 
 use crate::process::{Home, Port, ServerProcess, program, wait_until};
 
+pub use cluster::{Cluster, Migration, SLOTS};
 pub use connection::{Connection, Reply};
 pub use options::{Flavour, RedisOptions, TlsOptions};
 pub use replicated::Replicated;
+pub use sentinel::{SENTINEL_NAME, Sentinel};
 
 /// The names of files in a server's directory.
 const CONFIGURATION: &str = "redis.conf";
@@ -164,6 +168,12 @@ impl RedisServer {
     #[must_use]
     pub fn is_running(&self) -> bool {
         self.process().as_mut().is_some_and(ServerProcess::is_running)
+    }
+
+    /// Whether it runs and does not stand still.
+    #[must_use]
+    pub fn is_awake(&self) -> bool {
+        self.process().as_mut().is_some_and(|process| process.is_running() && !process.is_paused())
     }
 
     /// Makes it stand still: it neither answers nor breaks connections. Nothing

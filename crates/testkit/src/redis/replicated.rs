@@ -66,18 +66,18 @@ impl Replicated {
         &self.servers[self.primary.load(Ordering::Relaxed)]
     }
 
-    /// Every server that runs and is not the primary.
+    /// Every server that runs, does not stand still and is not the primary.
     #[must_use]
     pub fn replicas(&self) -> Vec<&RedisServer> {
         let primary = self.primary.load(Ordering::Relaxed);
         let others = self.servers.iter().enumerate().filter(|(place, _)| *place != primary);
-        others.map(|(_, server)| server).filter(|server| server.is_running()).collect()
+        others.map(|(_, server)| server).filter(|server| server.is_awake()).collect()
     }
 
-    /// Waits until every replica that runs has everything that the primary has.
+    /// Waits until each of [`Replicated::replicas`] has everything that the primary has.
     ///
     /// # Panics
-    /// If one does not catch up: it is held back, or stands still.
+    /// If one does not catch up, such as one that is held back.
     pub fn wait_until_in_step(&self) {
         let primary = self.primary();
         for replica in self.replicas() {
@@ -120,7 +120,7 @@ impl Replicated {
         assert!(!reply.is_error(), "{reply:?}");
         let old = self.primary.swap(replica, Ordering::Relaxed);
         for (place, server) in self.servers.iter().enumerate() {
-            if place != old && place != replica && server.is_running() {
+            if place != old && place != replica && server.is_awake() {
                 follow(server, promoted.address().port());
             }
         }

@@ -2,3 +2,4 @@
 
 mod data_sets;
 mod redis;
+mod redis_topologies;
