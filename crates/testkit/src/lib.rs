@@ -17,11 +17,13 @@ pub mod certificates;
 pub mod conformance;
 pub mod faulty;
 pub mod history;
+pub mod memcached;
 pub mod mysql;
 pub mod nycflights13;
 pub mod pgbench;
 pub mod postgres;
 pub mod process;
+pub mod proxy;
 pub mod redis;
 
 mod psql;
