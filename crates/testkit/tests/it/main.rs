@@ -1,6 +1,7 @@
 //! The tools of the tests, against what they are tools for.
 
 mod data_sets;
+mod fleet;
 mod memcached;
 mod proxy;
 mod redis;
