@@ -153,6 +153,21 @@ impl Fleet {
     }
 }
 
+/// Shows a program a wall clock that is this many seconds ahead, or behind if
+/// they are fewer than none. Its monotonic clock, by which it waits, is right.
+///
+/// # Panics
+/// If libfaketime is not installed.
+pub fn shift_wall_clock(command: &mut Command, seconds: i64) {
+    let library =
+        format!("/usr/lib/{}-linux-gnu/faketime/libfaketimeMT.so.1", std::env::consts::ARCH);
+    assert!(Path::new(&library).exists(), "run ./test, or apt-get install libfaketime");
+    command
+        .env("LD_PRELOAD", library)
+        .env("FAKETIME", format!("{seconds:+}s"))
+        .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+}
+
 struct Plan {
     program: PathBuf,
     ready: Ready,

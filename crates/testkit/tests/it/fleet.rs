@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use larder_testkit::fleet::{Fleet, Node, Ready};
+use larder_testkit::fleet::{Fleet, Node, Ready, shift_wall_clock};
 
 fn program(name: &str) -> PathBuf {
     let paths = std::env::var_os("PATH").unwrap_or_default();
@@ -79,4 +79,20 @@ fn one_that_ends_at_once_says_why() {
     let said = fleet.node(0).try_start().expect_err("it ends");
     assert!(said.contains("exit status: 1") && said.contains("no-such-option"), "{said}");
     assert!(!fleet.node(0).is_running());
+}
+
+#[test]
+fn a_node_lives_an_hour_ahead_by_its_wall_clock_only() {
+    let print = "import time; print(int(time.time()), int(time.monotonic()))";
+    let clocks = |seconds: i64| -> Vec<i64> {
+        let mut command = Command::new("python3");
+        shift_wall_clock(&mut command, seconds);
+        let output = command.args(["-c", print]).output().expect("python3 is installed");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.split_whitespace().map(|number| number.parse().expect("a number")).collect()
+    };
+    let (ahead, behind) = (clocks(3_600), clocks(-3_600));
+    // As many seconds as a busy machine may take between the two.
+    assert!((7_000..7_201).contains(&(ahead[0] - behind[0])), "{ahead:?} {behind:?}");
+    assert!((0..200).contains(&(behind[1] - ahead[1])), "{ahead:?} {behind:?}");
 }
