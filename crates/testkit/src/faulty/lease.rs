@@ -145,4 +145,47 @@ mod tests {
             assert_eq!(lease.granted(), 1);
         });
     }
+
+    /// The suite notices leases that break their promises.
+    mod is_noticed {
+        use super::*;
+        use crate::conformance::lease as cases;
+
+        /// Whoever releases is believed to be the holder.
+        struct Credulous(FaultyLease);
+
+        impl Lease for Credulous {
+            async fn acquire_many(
+                &self,
+                keys: &[Key],
+                at_most: Duration,
+            ) -> Result<Vec<LeaseGrant>> {
+                self.0.acquire_many(keys, at_most).await
+            }
+
+            async fn release_many(&self, leases: &[(Key, LeaseToken)]) -> Result<()> {
+                for (key, _) in leases {
+                    self.0.state().grants.remove(key);
+                }
+                Ok(())
+            }
+
+            async fn released(&self, key: &Key, at_most: Duration) {
+                self.0.released(key, at_most).await;
+            }
+        }
+
+        #[test]
+        #[should_panic(expected = "is held, and the answer is Granted")]
+        fn a_wrong_token_that_releases() {
+            block_on(cases::a_wrong_token_releases_nothing(Credulous(FaultyLease::new())));
+        }
+
+        #[test]
+        #[should_panic(expected = "is held, and the answer is Granted")]
+        fn a_dead_token_that_ends_the_next_lease() {
+            let lease = Credulous(FaultyLease::new());
+            block_on(cases::what_runs_out_is_free_and_its_token_is_dead(lease));
+        }
+    }
 }

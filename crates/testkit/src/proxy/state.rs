@@ -144,3 +144,21 @@ impl Shared {
         fastrand::Rng::with_seed(self.seed ^ stream.wrapping_mul(0x9E37_79B9_7F4A_7C15))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_are_drawn_from_the_seed_for_each_direction_of_each_connection() {
+        let draw = |seed, id, place| {
+            let shared = Shared::new(([127, 0, 0, 1], 1).into(), seed);
+            let mut random = shared.random(ConnectionId(id), place);
+            [random.u64(..), random.u64(..)]
+        };
+        assert_eq!(draw(7, 1, 0), draw(7, 1, 0));
+        for other in [draw(8, 1, 0), draw(7, 2, 0), draw(7, 1, 1)] {
+            assert_ne!(draw(7, 1, 0), other);
+        }
+    }
+}

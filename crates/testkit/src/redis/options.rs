@@ -17,7 +17,9 @@ pub struct RedisOptions {
     pub port: Option<u16>,
     /// Whether what it acknowledged survives [`super::RedisServer::kill`].
     pub durable: bool,
-    /// Further options as on its command line: `["--maxmemory", "10mb"]`.
+    /// Further options as on its command line: `["--maxmemory", "10mb"]`. With
+    /// `["--rename-command", "CLIENT", ""]` it refuses a command, as managed
+    /// services do.
     pub arguments: Vec<String>,
 }
 

@@ -91,6 +91,12 @@ fn a_password_and_users_with_few_rights() {
 }
 
 #[test]
+fn a_command_is_refused_as_managed_services_do() {
+    let server = RedisServer::start_with(&["--rename-command", "CLIENT", ""]);
+    assert!(client(&server, None, &["CLIENT", "ID"]).contains("unknown command"));
+}
+
+#[test]
 fn tls_is_trusted_only_with_the_authority_and_under_its_names() {
     let authority = Authority::new();
     let server = RedisServer::launch(&RedisOptions::with_tls(&authority));
