@@ -1,10 +1,12 @@
 //! Servers of Redis do what tests make them do.
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use larder_testkit::certificates::{Authority, TlsOptions};
+use larder_testkit::proxy::{Direction, FaultProxy};
 use larder_testkit::redis::{AfterRestart, Flavour, RedisOptions, RedisServer, Replicated, Reply};
 
 fn ok() -> Reply {
@@ -149,4 +151,36 @@ fn replication_goes_through_tls_and_passwords() {
     redis.primary().command(&["SET", "a", "1"]);
     redis.wait_until_in_step();
     assert_eq!(redis.servers()[1].command(&["GET", "a"]).text(), "1");
+}
+
+#[test]
+fn the_connection_of_a_subscriber_is_found_in_a_proxy() {
+    let authority = Authority::new();
+    let server = RedisServer::launch(&RedisOptions::with_tls(&authority));
+    let proxy = FaultProxy::start(server.address());
+    let mut subscriber = Command::new("redis-cli")
+        .args(["-p", &proxy.address().port().to_string(), "--tls", "--cacert"])
+        .arg(authority.certificate())
+        .args(["SUBSCRIBE", "news"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("redis-cli is installed");
+    let mut lines = BufReader::new(subscriber.stdout.take().expect("it is a pipe")).lines();
+    let mut hears = |text: &str| {
+        assert!(lines.by_ref().any(|line| line.is_ok_and(|line| line == text)), "{text}");
+    };
+    hears("subscribe");
+    assert_eq!(server.command(&["PUBLISH", "news", "first"]).integer(), 1);
+    hears("first");
+    let [address] = server.clients("pubsub")[..] else { panic!("one subscribes") };
+    let found = proxy.find(address).expect("it came through the proxy");
+    let passed = |proxy: &FaultProxy| proxy.bytes(Direction::ToClient);
+    proxy.connection(found).stall(Direction::ToClient);
+    let before = passed(&proxy);
+    assert_eq!(server.command(&["PUBLISH", "news", "second"]).integer(), 1, "it seems to hear");
+    assert_eq!(passed(&proxy), before);
+    proxy.lift();
+    hears("second");
+    subscriber.kill().expect("it runs");
+    subscriber.wait().expect("it ends");
 }
