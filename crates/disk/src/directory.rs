@@ -74,9 +74,12 @@ impl Directory {
         }
         let damage = seal::damage(&self.data(), &self.path.join("seal"));
         match fs::remove_file(self.path.join("seal")) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
-            _ => Ok(damage),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
         }
+        // A seal that came back after a power loss would fit nothing any more.
+        File::open(&self.path).and_then(|path| path.sync_all()).map_err(failed)?;
+        Ok(damage)
     }
 
     /// Notes that the opening came to an end.

@@ -11,7 +11,8 @@ use crate::engine::{Engine, Fault, MEMTABLES_BYTES_MAX, MERGES_BYTES};
 /// Whoever asks for everything to be rewritten.
 pub(crate) type CompactRequest = oneshot::Sender<Result<()>>;
 
-const EVERY: Duration = Duration::from_millis(100);
+const EVERY: Duration = Duration::from_millis(50);
+const EVERY_IDLE: Duration = Duration::from_millis(250);
 /// Looks that find nothing to merge before none is made until something was
 /// written.
 const IDLE_LOOKS: u32 = 3;
@@ -34,7 +35,11 @@ pub(crate) fn run(core: &Core, requests: &Receiver<CompactRequest>) {
     let mut upkeep = Upkeep { core, full_since: None, looked_at: 0, idle_looks: 0 };
     loop {
         // While there is something to merge it goes on at once.
-        let pause = if upkeep.idle_looks == 0 { Duration::ZERO } else { EVERY };
+        let pause = match upkeep.idle_looks {
+            0 => Duration::ZERO,
+            IDLE_LOOKS.. => EVERY_IDLE,
+            _ => EVERY,
+        };
         match requests.recv_timeout(pause) {
             Ok(reply) => {
                 let _ = reply.send(upkeep.compact());

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use larder_core::{BusPosition, Mark, PutOutcome, Store, Tag, Verb, Version};
+use larder_core::{BusPosition, Mark, PutOutcome, Store, StoredEntry, Tag, Ttl, Verb, Version};
 use larder_disk::{DiskOptions, DiskStore, DiskTier};
 use larder_testkit::conformance::{block_on, store::entry};
 use tempfile::TempDir;
@@ -32,13 +32,18 @@ async fn written() -> TempDir {
 /// Key `n` is put in each round, and removed after the put in round `n % 4`.
 async fn write_round(store: &DiskStore, round: u64) {
     for n in 0..KEYS {
-        put(store, &n.to_string(), entry(&value(n, round), round * 10)).await.expect("a put");
+        put(store, &n.to_string(), lasting(&value(n, round), round * 10)).await.expect("a put");
         if n % 4 == round {
             remove(store, &n.to_string(), round * 10 + 1).await;
         }
     }
     let mark = Mark { tag: Some(Tag::new("t")), verb: Verb::Remove, version: Version::new(round) };
     store.mark(&[mark]).await.expect("a watermark");
+}
+
+/// An entry that does not end before the test does.
+fn lasting(text: &str, version: u64) -> StoredEntry {
+    StoredEntry { stale_for: Ttl::secs(24 * 3600), ..entry(text, version) }
 }
 
 fn value(n: u64, round: u64) -> String {
@@ -68,19 +73,47 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// A copy that leaves holes where nothing was written.
-fn copy(from: &Path) -> TempDir {
-    let to = TempDir::new().expect("a temporary directory");
-    for file in files(from) {
-        let name = to.path().join(file.strip_prefix(from).expect("it is inside"));
-        fs::create_dir_all(name.parent().expect("a folder")).expect("a folder");
-        let bytes = fs::read(&file).expect("a file");
-        let written = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-        fs::write(&name, &bytes[..written]).expect("a file");
-        let copied = fs::File::options().write(true).open(&name).expect("a file");
-        copied.set_len(bytes.len() as u64).expect("its length");
+/// A closed directory, from which copies are made.
+struct Original(Vec<OriginalFile>);
+
+struct OriginalFile {
+    name: PathBuf,
+    /// Without the zeros at the end, which fjall reserves in its journal.
+    written: Vec<u8>,
+    length: u64,
+}
+
+impl Original {
+    fn read(directory: &Path) -> Self {
+        let read = |file: PathBuf| {
+            let mut written = fs::read(&file).expect("a file");
+            let length = written.len() as u64;
+            let end = written.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+            written.truncate(end);
+            let name = file.strip_prefix(directory).expect("it is inside").to_owned();
+            OriginalFile { name, written, length }
+        };
+        Self(files(directory).into_iter().map(read).collect())
     }
-    to
+
+    fn copy(&self) -> TempDir {
+        let to = TempDir::new().expect("a temporary directory");
+        for file in &self.0 {
+            let path = to.path().join(&file.name);
+            fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+            fs::write(&path, &file.written).expect("a file");
+            let copied = fs::File::options().write(true).open(&path).expect("a file");
+            copied.set_len(file.length).expect("its length");
+        }
+        to
+    }
+
+    /// A copy with one of the files damaged.
+    fn damaged(&self, file: &OriginalFile, how: Damage, random: &mut fastrand::Rng) -> TempDir {
+        let copy = self.copy();
+        damage(&copy.path().join(&file.name), &file.written, how, random);
+        copy
+    }
 }
 
 /// What is done to a file.
@@ -94,9 +127,8 @@ enum Damage {
 }
 
 /// Damages a file, at a part of what was written into it.
-fn damage(path: &Path, damage: Damage, random: &mut fastrand::Rng) {
-    let bytes = fs::read(path).expect("a file");
-    let written = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+fn damage(path: &Path, bytes: &[u8], damage: Damage, random: &mut fastrand::Rng) {
+    let written = bytes.len();
     let file = fs::File::options().write(true).open(path).expect("a file");
     let at = |part: f64| ((written as f64 * part) as u64).min(written.saturating_sub(1) as u64);
     match damage {
@@ -132,17 +164,16 @@ fn sweep(is_sealed: bool, is_right: fn(u64, Option<&str>) -> bool) -> (u32, u32)
     let count = if std::env::var_os("LARDER_FULL").is_some() { 40 } else { 2 };
     let mut random = fastrand::Rng::with_seed(11);
     block_on(async {
-        let original = written().await;
+        let directory = written().await;
         if !is_sealed {
-            fs::remove_file(original.path().join("seal")).expect("it was closed");
+            fs::remove_file(directory.path().join("seal")).expect("it was closed");
         }
+        let original = Original::read(directory.path());
         let (mut noticed, mut all) = (0, 0);
-        for file in files(original.path()) {
-            let name = file.strip_prefix(original.path()).expect("it is inside");
+        for file in &original.0 {
             for how in damages(&mut random, count) {
-                let damaged = copy(original.path());
-                damage(&damaged.path().join(name), how, &mut random);
-                let label = format!("{} after {how:?}", name.display());
+                let damaged = original.damaged(file, how, &mut random);
+                let label = format!("{} after {how:?}", file.name.display());
                 noticed += u32::from(check(damaged.path(), &label, is_right).await);
                 all += 1;
             }
@@ -170,7 +201,7 @@ async fn check(directory: &Path, label: &str, is_right: fn(u64, Option<&str>) ->
     }
     let version = tier.highest_version().get() + 100;
     for n in 0..KEYS {
-        let outcome = put(&store, &n.to_string(), entry("new", version)).await.expect("a put");
+        let outcome = put(&store, &n.to_string(), lasting("new", version)).await.expect("a put");
         assert_eq!(outcome, PutOutcome::Stored, "{label}: key {n}");
         assert_eq!(text(&store, &n.to_string()).await.as_deref(), Some("new"), "{label}");
     }
@@ -190,6 +221,62 @@ fn a_closed_directory_that_is_damaged_gives_no_old_value() {
 fn a_directory_that_is_damaged_after_a_crash_gives_no_wrong_value() {
     let (noticed, all) = sweep(false, was_current);
     eprintln!("{all} damages after a crash: {noticed} noticed, none served");
+}
+
+/// After a power loss the journal may end anywhere. What is found is what was
+/// written up to some change, and the position says up to which.
+#[test]
+fn a_journal_that_is_cut_off_anywhere_leaves_a_prefix() {
+    const CHANGES: u64 = 300;
+    let change = |number: u64| (number * 7 % 10, number.is_multiple_of(3));
+    let cuts = if std::env::var_os("LARDER_FULL").is_some() { 400 } else { 40 };
+    block_on(async {
+        let home = Home::open().await;
+        for number in 1..=CHANGES {
+            let (place, removes) = change(number);
+            if removes {
+                remove(&home.store, &place.to_string(), number).await;
+            } else {
+                let entry = lasting(&value(place, number), number);
+                put(&home.store, &place.to_string(), entry).await.expect("a put");
+            }
+            let position = BusPosition { epoch: 1, sequence: number };
+            home.store.note_position(position).await.expect("a position");
+            if number == CHANGES / 3 {
+                home.tier.compact().await.expect("a compaction");
+            }
+        }
+        let directory = home.close().await;
+        fs::remove_file(directory.path().join("seal")).expect("it was closed");
+        let original = Original::read(directory.path());
+        let is_journal = |file: &&OriginalFile| file.name.ends_with("0.jnl");
+        let journal = original.0.iter().find(is_journal).expect("it has a journal");
+        let mut random = fastrand::Rng::with_seed(5);
+        let mut found = std::collections::BTreeSet::new();
+        for _ in 0..cuts {
+            let how = Damage::Truncate(random.f64());
+            let cut = original.damaged(journal, how, &mut random);
+            let home = Home::open_in(cut, |_| ()).await;
+            let position = home.store.position().await.expect("the position");
+            let reached = position.map_or(0, |position| position.sequence);
+            let mut matches = [true; 2];
+            for place in 0..10 {
+                let read = text(&home.store, &place.to_string()).await;
+                for (further, matches) in matches.iter_mut().enumerate() {
+                    let last =
+                        (1..=reached + further as u64).rfind(|number| change(*number).0 == place);
+                    let expected = last.filter(|number| !change(*number).1);
+                    *matches &= read == expected.map(|number| value(place, number));
+                }
+            }
+            // The change after the position may have come without its position.
+            assert!(matches.contains(&true), "cut behind {reached}");
+            assert!(!home.tier.healed());
+            found.insert(reached);
+        }
+        eprintln!("{cuts} cuts left {} different prefixes", found.len());
+        assert!(found.len() > 10 && found.first() >= Some(&(CHANGES / 3)), "{found:?}");
+    });
 }
 
 #[test]
@@ -219,7 +306,8 @@ fn what_breaks_while_it_runs_is_dropped_and_what_was_invalidated_stays_so() {
         for file in files(directory.path()) {
             let is_table = file.parent().is_some_and(|folder| folder.ends_with("tables"));
             if is_table && fs::metadata(&file).expect("a file").len() > 20_000 {
-                damage(&file, Damage::Flip(0.3), &mut fastrand::Rng::with_seed(3));
+                let bytes = fs::read(&file).expect("a file");
+                damage(&file, &bytes, Damage::Flip(0.3), &mut fastrand::Rng::with_seed(3));
             }
         }
         let home = Home::open_in(directory, |_| ()).await;
