@@ -81,7 +81,7 @@ async fn measure_reads(store: &DiskStore) -> Result<()> {
 }
 
 async fn measure(what: &str, rounds: u64, mut call: impl AsyncFnMut() -> Result<()>) -> Result<()> {
-    let mut took = Histogram::<u64>::new(3).expect("three digits");
+    let mut took = Histogram::<u64>::new_with_bounds(1, 60_000_000_000, 3).expect("up to a minute");
     for _ in 0..rounds {
         let began = Instant::now();
         call().await?;

@@ -6,7 +6,7 @@ use larder_core::{Error, ErrorKind, Result};
 use parking_lot::{Mutex, RwLock};
 
 use crate::directory::Directory;
-use crate::engine::{Engine, Fault, MEMTABLES_BYTES_MAX};
+use crate::engine::{Engine, Fault, MEMTABLES_BYTES_MAX, OVERHEAD_BYTES};
 use crate::layout::{self, StateKey};
 use crate::options::DiskOptions;
 use crate::recency::Recency;
@@ -191,7 +191,7 @@ impl Core {
     }
 
     fn new_engine(&self) -> Result<Engine, Fault> {
-        let taken = MEMTABLES_BYTES_MAX + QUEUE_BYTES_MAX;
+        let taken = MEMTABLES_BYTES_MAX + OVERHEAD_BYTES + QUEUE_BYTES_MAX;
         let cache_bytes = self.options.memory_bytes_max.saturating_sub(taken);
         Engine::open(&self.directory.data(), cache_bytes, &self.reclaim)
     }

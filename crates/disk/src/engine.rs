@@ -31,17 +31,20 @@ pub(crate) type Pair = (Vec<u8>, Vec<u8>);
 /// fjall keeps one of these and at most four full ones that wait for the disk.
 /// It is written into the keyspace when that is made, so it does not depend on
 /// options.
-pub(crate) const MEMTABLE_BYTES: u64 = 8 << 20;
+const MEMTABLE_BYTES: u64 = 4 << 20;
 const TABLE_BYTES: u64 = 4 << 20;
 /// What merges take beside what they replace: all that is unmerged with the
 /// level it goes to, and a table with its ten neighbours further down.
 pub(crate) const MERGES_BYTES: u64 = 112 << 20;
-/// What all of them take.
-pub(crate) const MEMTABLES_BYTES_MAX: u64 = 5 * MEMTABLE_BYTES;
+/// What all of them take: small entries cost half as much again for their place.
+pub(crate) const MEMTABLES_BYTES_MAX: u64 = 5 * MEMTABLE_BYTES * 3 / 2;
+/// What it takes beside memtables and block cache: the indexes and filters of
+/// upper tables, the buffers of merges and of its journal.
+pub(crate) const OVERHEAD_BYTES: u64 = 10 << 20;
 /// With more full ones fjall would wait, for ever if its worker has died.
 const SEALED_MEMTABLES_MAX: usize = 2;
-/// Tables not yet merged, of half a memtable each: more would take too much when
-/// they are. fjall itself stops at 30 memtables.
+/// Tables not yet merged: more would take too much when they are. fjall itself
+/// stops at 30.
 const UNMERGED_TABLES_MAX: usize = 8;
 const FILES_OPEN_MAX: usize = 256;
 const KEYSPACE: &str = "larder";

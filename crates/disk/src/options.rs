@@ -71,7 +71,7 @@ impl DiskOptions {
     /// needs take some 230 MiB of any.
     pub const DISK_BYTES_MIN: u64 = 512 << 20;
     /// The smallest budget of memory.
-    pub const MEMORY_BYTES_MIN: u64 = 56 << 20;
+    pub const MEMORY_BYTES_MIN: u64 = 48 << 20;
 
     /// The defaults: 1 GiB of disk, 64 MiB of memory, what was acknowledged
     /// survives a kill, loads take at most 10 minutes, watermarks are kept for 7
