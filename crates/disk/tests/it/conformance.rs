@@ -1,0 +1,124 @@
+//! The suite that every store passes: as it is, waiting for the disk, and with
+//! the directory closed and opened again before almost every call.
+
+use larder_core::{
+    BusPosition, Capabilities, Key, Mark, PutCondition, PutOutcome, Result, Store, StoredEntry,
+    Verb, Version,
+};
+use larder_disk::{DiskOptions, DiskStore, DiskTier, Durability};
+use tempfile::TempDir;
+use tokio::sync::Mutex;
+
+use crate::support::Home;
+
+larder_testkit::store_conformance!(as_it_is, async { Lasting::open(|_| ()).await });
+larder_testkit::store_conformance!(waiting_for_the_disk, async {
+    Lasting::open(|options| options.durability = Durability::AllSurvivesPowerLoss).await
+});
+larder_testkit::store_conformance!(reopened_in_between, async { Reopening::new().await });
+
+/// A store whose directory lives as long as it.
+struct Lasting(Home);
+
+impl Lasting {
+    async fn open(change: fn(&mut DiskOptions)) -> Self {
+        let directory = TempDir::new().expect("a temporary directory");
+        Self(Home::open_in(directory, change).await)
+    }
+}
+
+impl Store for Lasting {
+    fn capabilities(&self) -> Capabilities {
+        self.0.store.capabilities()
+    }
+
+    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<StoredEntry>>> {
+        self.0.store.get_many(keys).await
+    }
+
+    async fn put_many(
+        &self,
+        entries: &[(Key, StoredEntry)],
+        condition: PutCondition,
+    ) -> Result<Vec<PutOutcome>> {
+        self.0.store.put_many(entries, condition).await
+    }
+
+    async fn invalidate_many(&self, keys: &[Key], at: Version, verb: Verb) -> Result<()> {
+        self.0.store.invalidate_many(keys, at, verb).await
+    }
+
+    async fn mark(&self, marks: &[Mark]) -> Result<()> {
+        self.0.store.mark(marks).await
+    }
+
+    async fn marks(&self) -> Result<Vec<Mark>> {
+        self.0.store.marks().await
+    }
+
+    async fn note_position(&self, position: BusPosition) -> Result<()> {
+        self.0.store.note_position(position).await
+    }
+
+    async fn position(&self) -> Result<Option<BusPosition>> {
+        self.0.store.position().await
+    }
+}
+
+/// Whatever a call sees was read from closed files.
+struct Reopening {
+    directory: TempDir,
+    open: Mutex<(DiskTier, DiskStore)>,
+    capabilities: Capabilities,
+}
+
+impl Reopening {
+    async fn new() -> Self {
+        let Home { directory, tier, store } = Home::open().await;
+        let capabilities = store.capabilities();
+        Self { directory, open: Mutex::new((tier, store)), capabilities }
+    }
+
+    async fn reopened(&self) -> DiskStore {
+        let mut open = self.open.lock().await;
+        open.0.close().await;
+        let options = DiskOptions::new(self.directory.path());
+        let tier = DiskTier::open(options).await.expect("it opens again");
+        assert!(!tier.healed(), "nothing was damaged");
+        let store = tier.store("album").expect("a name");
+        *open = (tier, store.clone());
+        store
+    }
+}
+
+impl Store for Reopening {
+    fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+
+    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<StoredEntry>>> {
+        self.reopened().await.get_many(keys).await
+    }
+
+    async fn put_many(
+        &self,
+        entries: &[(Key, StoredEntry)],
+        condition: PutCondition,
+    ) -> Result<Vec<PutOutcome>> {
+        // Of many writers at once each would close what the others write to.
+        let store = self.open.lock().await.1.clone();
+        store.put_many(entries, condition).await
+    }
+
+    async fn invalidate_many(&self, keys: &[Key], at: Version, verb: Verb) -> Result<()> {
+        self.reopened().await.invalidate_many(keys, at, verb).await
+    }
+
+    async fn mark(&self, marks: &[Mark]) -> Result<()> {
+        self.reopened().await.mark(marks).await
+    }
+
+    async fn marks(&self) -> Result<Vec<Mark>> {
+        self.reopened().await.marks().await
+    }
+}
