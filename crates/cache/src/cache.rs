@@ -248,17 +248,21 @@ impl<K: CacheKey, V: CacheValue> Cache<K, V> {
     }
 
     /// Changes what it promises. Entries keep the limits they were made with, but
-    /// a class of data that must not be cached clears the cache.
+    /// a class of data that must not be cached clears the cache, and one that must
+    /// not leave this process the stores below memory.
     ///
     /// # Errors
     /// [`larder_core::ErrorKind::Config`] if the policy contradicts itself; the
     /// old one stays.
     pub fn set_policy(&self, policy: Policy) -> Result<()> {
         validate(&self.0.name, &policy, self.0.origin.is_some())?;
-        let may_be_cached = policy.class.may_be_cached();
+        let (may_be_cached, may_leave) =
+            (policy.class.may_be_cached(), policy.class.may_leave_process());
         self.0.policy.store(Arc::new(policy));
         if !may_be_cached {
             self.0.clear_now();
+        } else if !may_leave {
+            self.0.clear_stores_later();
         }
         Ok(())
     }

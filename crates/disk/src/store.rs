@@ -164,6 +164,10 @@ impl Store for DiskStore {
 
     /// After a power loss it may be an older one, never a newer one than the
     /// invalidations and watermarks that were written before it.
+    async fn newest_version(&self) -> Result<Version> {
+        Ok(self.highest_version())
+    }
+
     async fn note_position(&self, position: BusPosition) -> Result<()> {
         let place = self.place(0).await?;
         self.write(Work::Position(position), place).await.map(drop)

@@ -77,7 +77,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             }
         };
         let class = entry.class.max(policy.class);
-        if !class.may_be_cached() || self.is_invalidated(&entry) {
+        if !class.may_leave_process() || self.is_invalidated(&entry) {
             return false;
         }
         let (limits, due_at) = limits_below_stores(&policy, &entry, now, lower.memory_ttl);
@@ -116,7 +116,8 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         let now = self.clock.precise_now();
         let stored = |fill: &Fill<K, V>| {
             let entry = fill.held.entry();
-            if !entry.class.may_leave_process() || self.is_invalidated(entry) {
+            let class = entry.class.max(self.policy.load().class);
+            if !class.may_leave_process() || self.is_invalidated(entry) {
                 return None;
             }
             // What cannot be encoded is not kept below.

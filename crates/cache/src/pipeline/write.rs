@@ -212,6 +212,12 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         self.mark_stores_later(Verb::Remove, version);
     }
 
+    /// What the stores have is not served any more, and what comes is not put
+    /// there.
+    pub(crate) fn clear_stores_later(&self) {
+        self.mark_stores_later(Verb::Remove, self.memory.versions().next());
+    }
+
     fn clear_in_memory(&self) -> Version {
         let version = self.memory.clear();
         self.telemetry.record(EventKind::Cleared, None);

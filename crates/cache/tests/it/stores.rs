@@ -367,6 +367,20 @@ async fn a_value_too_long_for_a_store_is_not_put_there_and_leaves_nothing_older(
 }
 
 #[tokio::test]
+async fn a_stricter_class_leaves_the_stores_alone() {
+    let mut stored = stored(plain());
+    stored.read_and_fill().await;
+    stored.world.users.set_policy(plain().class(Class::Preference)).expect("a policy");
+    // Memory asks below again after a minute.
+    stored.world.clock.advance(MINUTE);
+    assert_eq!(stored.world.hit().await.tier(), Tier::Origin);
+    stored.filled().await;
+    // And nothing of before comes back under the old policy.
+    stored.restart(plain());
+    assert_eq!(stored.world.hit().await.tier(), Tier::Origin);
+}
+
+#[tokio::test]
 async fn an_absence_is_kept_below_too() {
     let mut stored = stored(plain().negative_ttl(MINUTE));
     let nobody = "nobody".to_owned();

@@ -25,7 +25,8 @@ pub use check::{KeyShape, check, fuzz, is_protected};
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use file_mark::FileMark;
 pub use options::{
-    Config, DangerousCommand, LogFormat, LogLevel, MemoryOptions, ServerOptions, UserOptions,
+    Config, DangerousCommand, DiskDurability, DiskTierOptions, LogFormat, LogLevel, MemoryOptions,
+    ServerOptions, UserOptions,
 };
 pub use origin_options::{BreakerOptions, BreakerPreset, OriginOptions, TlsMode};
 pub use overrides::{Bind, Overrides};

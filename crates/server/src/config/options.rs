@@ -19,6 +19,9 @@ pub struct Config {
     pub server: ServerOptions,
     /// How much memory the server may use, and how it is divided.
     pub memory: MemoryOptions,
+    /// A tier below memory, on this machine's disk: what caches hold survives a
+    /// restart. Off unless it has a directory.
+    pub disk: DiskTierOptions,
     /// The databases, by a name of your choice.
     pub origins: BTreeMap<String, OriginOptions>,
     /// The policy of every cache that does not say otherwise.
@@ -179,6 +182,49 @@ pub enum LogFormat {
     Plain,
     /// One JSON object a line.
     Json,
+}
+
+/// A tier below memory, on this machine's disk: what caches hold survives a
+/// restart. Off unless it has a directory.
+#[derive(Clone, PartialEq, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DiskTierOptions {
+    /// The directory, for this server alone. It is made if it is not there, and
+    /// only this user may read it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub directory: Option<String>,
+    /// What the directory may take. At least 512MiB: journals and the room that
+    /// merging needs take 230MiB of it.
+    pub budget: ByteSize,
+    /// What the tier may take of memory, for its buffers and indexes. Comes on top
+    /// of the budget of memory. At least 48MiB.
+    pub memory: ByteSize,
+    /// What survives what.
+    pub durability: DiskDurability,
+}
+
+impl Default for DiskTierOptions {
+    fn default() -> Self {
+        Self {
+            directory: None,
+            budget: ByteSize(1 << 30),
+            memory: ByteSize(64 << 20),
+            durability: DiskDurability::Process,
+        }
+    }
+}
+
+/// What on disk survives what.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskDurability {
+    /// Everything survives the end of the process, kill -9 too. A loss of power
+    /// may take the last seconds, invalidations included.
+    Process,
+    /// Invalidations survive a loss of power, too: each waits for the disk.
+    Invalidations,
+    /// Everything survives a loss of power.
+    All,
 }
 
 /// How much memory the server may use, and how it is divided.

@@ -3,8 +3,10 @@
 use bytes::Bytes;
 use larder::{Cache, Memory};
 use larder_core::{Error, ErrorKind, Key, Result};
+use larder_disk::DiskTier;
 
 use super::connect::{Connected, query_mistake, with_source};
+use super::disk;
 use super::memory::Division;
 use super::plan::{Plan, PlannedCache, PlannedSource};
 use super::rows::RowRules;
@@ -22,12 +24,13 @@ pub(super) async fn build(
     connected: &Connected,
     plan: &Plan,
     division: &Division,
+    disk: Option<&DiskTier>,
 ) -> Result<Registry, Vec<Diagnostic>> {
     let mut served = Vec::with_capacity(plan.caches.len());
     let mut mistakes = Vec::new();
     for (planned, bytes) in plan.caches.iter().zip(&division.caches) {
         let memory_bytes = usize::try_from(*bytes).unwrap_or(usize::MAX);
-        match build_one(settings, connected, planned, memory_bytes).await {
+        match build_one(settings, connected, planned, memory_bytes, disk).await {
             Ok(cache) => served.push(cache),
             Err(mistake) => mistakes.push(*mistake),
         }
@@ -40,6 +43,7 @@ async fn build_one(
     connected: &Connected,
     planned: &PlannedCache,
     memory_bytes: usize,
+    disk: Option<&DiskTier>,
 ) -> Result<Served, Box<Diagnostic>> {
     let options = planned
         .config_name
@@ -47,22 +51,17 @@ async fn build_one(
         .and_then(|name| settings.config.caches.get(name))
         .cloned()
         .unwrap_or_default();
-    let cache = open_cache(settings, connected, planned, &options, memory_bytes).await.map_err(
-        |error| {
-            Box::new(match &planned.source {
-                PlannedSource::Query(_) => query_mistake(settings, &planned.name, &error),
-                PlannedSource::Table(_) => settings.error_at(
-                    &["caches", &planned.name],
-                    format!(
-                        "the cache `{}` cannot be built: {}",
-                        planned.name,
-                        with_source(&error)
-                    ),
-                    error.remedy_text().unwrap_or_default().to_owned(),
-                ),
-            })
-        },
-    )?;
+    let opened = open_cache(settings, connected, planned, &options, memory_bytes, disk).await;
+    let cache = opened.map_err(|error| {
+        Box::new(match &planned.source {
+            PlannedSource::Query(_) => query_mistake(settings, &planned.name, &error),
+            PlannedSource::Table(_) => settings.error_at(
+                &["caches", &planned.name],
+                format!("the cache `{}` cannot be built: {}", planned.name, with_source(&error)),
+                error.remedy_text().unwrap_or_default().to_owned(),
+            ),
+        })
+    })?;
     Ok(Served {
         cache,
         pattern: planned.pattern.clone(),
@@ -80,6 +79,7 @@ async fn open_cache(
     planned: &PlannedCache,
     options: &CacheOptions,
     memory_bytes: usize,
+    disk: Option<&DiskTier>,
 ) -> Result<ServedCache> {
     let origin = connected.origin(&planned.origin).ok_or_else(|| {
         Error::new(ErrorKind::InvalidInput, "the origin is not connected")
@@ -90,6 +90,7 @@ async fn open_cache(
         PlannedSource::Query(query) => origin.database.query_origin((**query).clone()).await?,
     };
     let policy = settings.policy(planned.config_name.as_deref()).to_policy();
+    let class = policy.get_class();
     let builder = Cache::<Key, Bytes>::builder(&planned.name)
         .memory(Memory::bytes(memory_bytes))
         .origin_guard(origin.guard.clone())
@@ -98,6 +99,9 @@ async fn open_cache(
         Some(rules) => builder.origin(RuledOrigin::new(loader, rules, &planned.name)),
         None => builder.origin(loader),
     };
+    if let Some(disk) = disk.filter(|_| class.may_leave_process()) {
+        builder = builder.stores(disk::stores(disk, planned, &origin.database)?);
+    }
     if let Some(fallback) = &options.fallback {
         let answer = Bytes::from(fallback.to_string());
         builder = builder.fallback(move |_| Some(answer.clone()));

@@ -4,6 +4,7 @@ mod banner;
 mod breakers;
 mod build;
 pub mod connect;
+mod disk;
 mod members;
 mod memory;
 mod plan;
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
+use larder_disk::DiskTier;
 
 pub use connect::{Connected, OpenOrigin};
 pub use memory::Division;
@@ -51,6 +53,8 @@ pub struct Server {
     pub skipped: Vec<SkippedTable>,
     /// How the memory is divided.
     pub division: Division,
+    /// The tier on this machine's disk, if there is one.
+    pub disk: Option<DiskTier>,
     /// The Redis door.
     pub door: Monitor,
     /// Where the Redis door listens.
@@ -133,8 +137,10 @@ async fn start(settings: Settings) -> Result<(Door, Arc<Server>, admin::Listener
         return Err(Diagnostics(plan.mistakes));
     }
     let division = divide(&settings, &plan);
-    let registry =
-        build::build(&settings, &connected, &plan, &division).await.map_err(Diagnostics)?;
+    let disk = disk::open(&settings).await.map_err(|mistake| Diagnostics(vec![*mistake]))?;
+    let registry = build::build(&settings, &connected, &plan, &division, disk.as_ref())
+        .await
+        .map_err(Diagnostics)?;
     let registry = Arc::new(registry);
     let keyspace = Arc::new(Keyspace::new(KeyspaceOptions {
         memory_limit: usize::try_from(division.plain_keys).ok(),
@@ -155,6 +161,7 @@ async fn start(settings: Settings) -> Result<(Door, Arc<Server>, admin::Listener
         connected,
         skipped: plan.skipped,
         division,
+        disk,
         redis_address: door.address(),
         door: door.monitor(),
         admin_address: admin.address(),
@@ -212,6 +219,9 @@ async fn drain(door: Door, server: &Arc<Server>, admin: admin::Listener, signals
         let left = patience.saturating_sub(began.elapsed()).max(CLOSE_LEAST);
         if tokio::time::timeout(left, server.connected.close()).await.is_err() {
             tracing::warn!("a database did not let its connections be closed in time");
+        }
+        if let Some(disk) = &server.disk {
+            disk.close().await;
         }
         admin.close().await;
     };

@@ -1,7 +1,9 @@
-//! Rules for `[server]` and `[memory]`.
+//! Rules for `[server]`, `[memory]` and `[disk]`.
+
+use larder_disk::DiskOptions;
 
 use super::Checker;
-use crate::config::{MemoryOptions, ServerOptions, SizeOrShare};
+use crate::config::{ByteSize, DiskTierOptions, MemoryOptions, ServerOptions, SizeOrShare};
 
 pub(super) fn check(checker: &mut Checker<'_>) {
     let server = &checker.parsed.config.server;
@@ -9,6 +11,7 @@ pub(super) fn check(checker: &mut Checker<'_>) {
     passwords(checker, server);
     limits(checker, server);
     memory(checker, &checker.parsed.config.memory);
+    disk(checker, &checker.parsed.config.disk);
 }
 
 /// Whether a client needs a password, or only this machine can connect.
@@ -84,6 +87,28 @@ fn limits(checker: &mut Checker<'_>, server: &ServerOptions) {
         let message =
             format!("`max_clients` cannot be {}: it is from 1 to 1000000", server.max_clients);
         checker.error(&["server", "max_clients"], message, "10000 is usual");
+    }
+}
+
+fn disk(checker: &mut Checker<'_>, disk: &DiskTierOptions) {
+    if disk.directory.as_deref() == Some("") {
+        checker.error(
+            &["disk", "directory"],
+            "the directory has no name",
+            "name one, such as \"/var/cache/larder\", or leave [disk] out",
+        );
+    }
+    for (option, size, least) in [
+        ("budget", disk.budget, DiskOptions::DISK_BYTES_MIN),
+        ("memory", disk.memory, DiskOptions::MEMORY_BYTES_MIN),
+    ] {
+        if size.0 < least {
+            checker.error(
+                &["disk", option],
+                format!("{size} is too little for the disk tier"),
+                format!("give it at least {}", ByteSize(least)),
+            );
+        }
     }
 }
 

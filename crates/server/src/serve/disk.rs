@@ -1,0 +1,51 @@
+//! The disk tier: opened before the caches that use it.
+
+use std::path::Path;
+
+use larder::{BytesCodec, Key, Stores};
+use larder_core::{Result, json_hash};
+use larder_disk::{DiskOptions, DiskTier, Durability};
+use larder_sql::Database;
+use serde_json::json;
+
+use super::connect::with_source;
+use super::plan::PlannedCache;
+use crate::config::{Diagnostic, DiskDurability, Settings};
+
+/// Opens the directory, if the configuration names one.
+///
+/// # Errors
+/// At its place in the file, if it cannot be used.
+pub(super) async fn open(settings: &Settings) -> Result<Option<DiskTier>, Box<Diagnostic>> {
+    let config = &settings.config.disk;
+    let Some(directory) = &config.directory else { return Ok(None) };
+    let mut options = DiskOptions::new(Path::new(directory));
+    options.disk_bytes_max = config.budget.0;
+    options.memory_bytes_max = config.memory.0;
+    options.durability = match config.durability {
+        DiskDurability::Process => Durability::SurvivesKill,
+        DiskDurability::Invalidations => Durability::InvalidationsSurvivePowerLoss,
+        DiskDurability::All => Durability::AllSurvivesPowerLoss,
+    };
+    DiskTier::open(options).await.map(Some).map_err(|error| {
+        let message = format!("the disk tier cannot be used: {}", with_source(&error));
+        let remedy = error.remedy_text().unwrap_or("name a directory that this user may write to");
+        Box::new(settings.error_at(&["disk", "directory"], message, remedy.to_owned()))
+    })
+}
+
+/// The stores below the memory of one cache.
+///
+/// # Errors
+/// If the cache cannot have a place on the disk.
+pub(super) fn stores(
+    disk: &DiskTier,
+    planned: &PlannedCache,
+    database: &Database,
+) -> Result<Stores<Key, bytes::Bytes>> {
+    // What another query made, or the same one of another database, is not what
+    // this one would.
+    let made_by = json!([database.label(), format!("{:?}", planned.source)]);
+    let name = format!("{}@{}", planned.name, json_hash(&made_by));
+    Ok(Stores::new(BytesCodec).store("disk", disk.store(&name)?))
+}
