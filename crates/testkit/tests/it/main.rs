@@ -6,3 +6,4 @@ mod memcached;
 mod proxy;
 mod redis;
 mod redis_topologies;
+mod suites;
