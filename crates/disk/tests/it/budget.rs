@@ -60,7 +60,7 @@ fn taken(path: &Path) -> u64 {
 }
 
 #[test]
-fn the_budget_is_held_and_what_is_read_stays_longer() {
+fn the_budget_is_held_and_what_is_read_stays_no_shorter() {
     const BATCH: u64 = 32;
     block_on(async {
         let directory = TempDir::new().expect("a temporary directory");
@@ -98,7 +98,8 @@ fn the_budget_is_held_and_what_is_read_stays_longer() {
             of_the_read,
             held(&all).await,
         );
-        assert!(of_the_read > of_others, "{of_the_read} and {of_others}");
+        // Both are whole while the tables of the first batches have not been merged.
+        assert!(of_the_read >= of_others, "{of_the_read} and {of_others}");
         assert!(held(&all).await > 0.15, "too little of the budget is used");
     });
 }
