@@ -42,7 +42,7 @@ impl DiskStore {
     /// Hands work to the writer and waits until it is done.
     async fn write(&self, work: Work, place: OwnedSemaphorePermit) -> Result<Vec<PutOutcome>> {
         let (reply, done) = oneshot::channel();
-        let job = Job { cache: Arc::clone(&self.cache), work, reply, _place: place };
+        let job = Job { cache: Arc::clone(&self.cache), work, reply, place };
         let closed = || self.shared.core.closed();
         self.shared.writes.send(Order::Do(job)).map_err(|_| closed())?;
         done.await.unwrap_or_else(|_| Err(closed()))

@@ -22,7 +22,7 @@ pub(crate) struct Job {
     pub(crate) work: Work,
     pub(crate) reply: oneshot::Sender<Result<Vec<PutOutcome>>>,
     /// The place in the queue, given back when the job is done.
-    pub(crate) _place: OwnedSemaphorePermit,
+    pub(crate) place: OwnedSemaphorePermit,
 }
 
 pub(crate) enum Work {
@@ -112,18 +112,17 @@ fn write_group(core: &Core, jobs: Vec<Job>, anchor_is_due: bool) {
     answer(jobs, written);
 }
 
+/// Tells each what became of its job. Its place is free by then: whoever goes on
+/// with the next one finds it.
 fn answer(jobs: Vec<Job>, written: Result<Vec<Vec<PutOutcome>>, Error>) {
-    match written {
-        Ok(outcomes) => {
-            for (job, outcomes) in jobs.into_iter().zip(outcomes) {
-                let _ = job.reply.send(Ok(outcomes));
-            }
-        }
-        Err(error) => {
-            for job in jobs {
-                let _ = job.reply.send(Err(error.clone()));
-            }
-        }
+    let answers: Vec<_> = match written {
+        Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
+        Err(error) => jobs.iter().map(|_| Err(error.clone())).collect(),
+    };
+    for (Job { reply, place, .. }, answer) in jobs.into_iter().zip(answers) {
+        drop(place);
+        // Whoever asked may have gone.
+        let _ = reply.send(answer);
     }
 }
 
