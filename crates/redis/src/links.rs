@@ -1,0 +1,167 @@
+//! Few connections that many callers share: what is asked at the same time goes
+//! over the wire together.
+
+use larder_core::{Error, Result};
+use redis::cluster_async::ClusterConnection;
+use redis::cluster_read_routing::RandomReplicaStrategy;
+use redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, Slot, SlotAddr};
+use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
+
+use crate::RedisOptions;
+use crate::circle::{Circle, Role};
+use crate::discovery::Discovery;
+use crate::failure::{failed, is_other_epoch};
+use crate::script::Call;
+
+/// How often the driver follows a moved slot before it gives up.
+const CLUSTER_RETRIES: u32 = 5;
+
+/// Where commands go.
+pub(crate) enum Links {
+    /// To one primary, and to replicas for reading if there are links to them.
+    Single { writers: Circle, readers: Option<Circle> },
+    /// To the node that has the slot.
+    Cluster { connection: ClusterConnection, name: String, replicas: bool },
+}
+/// Why there is no answer.
+pub(crate) enum Trouble {
+    /// The server, or the way to it.
+    Driver(RedisError, String),
+    /// No connection could be opened.
+    Closed(Error),
+}
+
+impl Trouble {
+    fn error(self) -> Error {
+        match self {
+            Self::Driver(error, server) => failed(&error, &server),
+            Self::Closed(error) => error,
+        }
+    }
+}
+
+/// A failure, and whether scripts may make something of it.
+pub(crate) struct Failure {
+    pub(crate) error: Error,
+    /// The script knows another epoch.
+    pub(crate) is_other_epoch: bool,
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        failure.error
+    }
+}
+
+impl Links {
+    /// Opens what is needed for a first command.
+    ///
+    /// # Errors
+    /// If no server can be used, why.
+    pub(crate) async fn open(options: &RedisOptions, discovery: &Discovery) -> Result<Self> {
+        if options.topology == crate::Topology::Cluster {
+            return Self::open_cluster(options, discovery).await;
+        }
+        let commands = options.connections_max - 2;
+        let readers = if options.read_from_replicas { commands / 2 } else { 0 };
+        let links = Self::Single {
+            writers: Circle::new(discovery, Role::Primary, (commands - readers).max(1)),
+            readers: (readers > 0).then(|| Circle::new(discovery, Role::Replica, readers)),
+        };
+        if let Self::Single { writers, .. } = &links {
+            writers.open().await?;
+        }
+        Ok(links)
+    }
+
+    /// Whether keys of one command must share a slot.
+    pub(crate) fn has_slots(&self) -> bool {
+        matches!(self, Self::Cluster { .. })
+    }
+
+    /// Sends a command to the primary of this key and returns the answer. One
+    /// round trip.
+    ///
+    /// # Errors
+    /// As [`failed`] says; also for an error that the server answered.
+    pub(crate) async fn ask(&self, command: &Cmd, key: &[u8]) -> Result<Value> {
+        self.send(command, key, false).await.map_err(|trouble| trouble.error())
+    }
+
+    /// The same, from a replica if entries are read from there.
+    ///
+    /// # Errors
+    /// As [`Links::ask`].
+    pub(crate) async fn read(&self, command: &Cmd, key: &[u8]) -> Result<Value> {
+        self.send(command, key, true).await.map_err(|trouble| trouble.error())
+    }
+
+    /// Calls a script where its first key lies. One round trip; two the first
+    /// time on a server.
+    ///
+    /// # Errors
+    /// As [`Links::ask`].
+    pub(crate) async fn call(&self, call: &Call) -> Result<Value, Failure> {
+        let key = call.keys.first().map_or(&[][..], Vec::as_slice);
+        let mut answer = self.send(&call.by_digest(), key, false).await;
+        if let Err(Trouble::Driver(error, _)) = &answer
+            && error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
+        {
+            answer = self.send(&call.in_full(), key, false).await;
+        }
+        answer.map_err(|trouble| {
+            let is_other_epoch =
+                matches!(&trouble, Trouble::Driver(error, _) if is_other_epoch(error));
+            Failure { is_other_epoch, error: trouble.error() }
+        })
+    }
+
+    async fn send(&self, command: &Cmd, key: &[u8], reads: bool) -> Result<Value, Trouble> {
+        match self {
+            Self::Single { writers, readers } => {
+                let circle = readers.as_ref().filter(|_| reads).unwrap_or(writers);
+                circle.send(command).await
+            }
+            Self::Cluster { connection, name, replicas } => {
+                let place =
+                    if reads && *replicas { SlotAddr::ReplicaRequired } else { SlotAddr::Master };
+                let route = Route::with_slot(Slot::for_key(key), place);
+                let route = RoutingInfo::SingleNode(SingleNodeRoutingInfo::SpecificNode(route));
+                let answer = connection.clone().route_command(command.clone(), route).await;
+                answer
+                    .and_then(Value::extract_error)
+                    .map_err(|error| Trouble::Driver(error, name.clone()))
+            }
+        }
+    }
+
+    async fn open_cluster(options: &RedisOptions, discovery: &Discovery) -> Result<Self> {
+        // This says better than the driver why a node cannot be used.
+        discovery.open_primary().await?;
+        let connector = discovery.connector();
+        let name = discovery.seeds().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let open = async {
+            let nodes: Vec<_> = discovery
+                .seeds()
+                .iter()
+                .map(|seed| connector.info(seed))
+                .collect::<RedisResult<_>>()?;
+            let mut builder = redis::cluster::ClusterClient::builder(nodes)
+                .retries(CLUSTER_RETRIES)
+                .max_retry_wait(500)
+                .connection_timeout(options.connect_timeout)
+                .response_timeout(options.response_timeout)
+                .overall_response_timeout(Some(options.response_timeout + options.connect_timeout))
+                .tcp_settings(connector.tcp_settings());
+            if let Some(certificates) = connector.certificates() {
+                builder = builder.certs(certificates);
+            }
+            if options.read_from_replicas {
+                builder = builder.read_routing_strategy(RandomReplicaStrategy);
+            }
+            builder.build()?.get_async_connection().await
+        };
+        let connection = open.await.map_err(|error: RedisError| failed(&error, &name))?;
+        Ok(Self::Cluster { connection, name, replicas: options.read_from_replicas })
+    }
+}
