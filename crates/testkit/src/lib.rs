@@ -13,6 +13,7 @@
 //! Everything here panics with a message instead of returning an error: a test
 //! that cannot be set up has failed.
 
+pub mod certificates;
 pub mod conformance;
 pub mod faulty;
 pub mod history;
