@@ -77,9 +77,16 @@ pub(crate) fn is_other_epoch(error: &RedisError) -> bool {
 
 /// Whether a text of a server says that a right is missing.
 pub(crate) fn is_about_rights(text: &str) -> bool {
-    ["NOPERM", "ACL failure", "no permissions", "can't run this command", "can't access"]
-        .iter()
-        .any(|sign| text.contains(sign))
+    [
+        "NOPERM",
+        "ACL failure",
+        "no permissions",
+        "can't run this command",
+        "can't access",
+        "can't publish",
+    ]
+    .iter()
+    .any(|sign| text.contains(sign))
 }
 
 /// What a server or a library said, bounded.

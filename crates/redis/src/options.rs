@@ -206,7 +206,7 @@ mod tests {
     fn refused(change: impl FnOnce(&mut RedisOptions)) -> String {
         let mut options = RedisOptions::new("redis://:secret@localhost:1234");
         change(&mut options);
-        let error = options.check().expect_err("it is refused");
+        let error = options.check().err().expect("it is refused");
         assert_eq!(error.kind(), ErrorKind::Config);
         assert!(!format!("{error} {error:?} {options:?}").contains("secret"));
         error.to_string()

@@ -137,7 +137,10 @@ impl Report {
     async fn clock(&mut self, shared: &Shared, open: &mut Open) {
         match clock_rate(shared, open).await {
             Ok((offset, rate)) if (rate - 1.0).abs() <= RATE_OFF_MAX => {
-                let message = format!("offset {offset} µs to this node, rate {rate:.4}");
+                let within = shared.time.uncertainty().unwrap_or_default();
+                let message = format!(
+                    "offset {offset} µs to this node, known to within {within:?}, rate {rate:.4}"
+                );
                 self.add("clock", Level::Fine, message, None);
             }
             Ok((_, rate)) => self.add(
