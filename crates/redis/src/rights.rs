@@ -63,19 +63,28 @@ pub const CLUSTER_RIGHTS: [&str; 5] =
 /// # Errors
 /// [`ErrorKind::Config`] with the first right that is missing, and where.
 pub(crate) async fn check(shared: &Shared) -> Result<()> {
-    let (mut open, mut _pushes) = shared.discovery.open_primary_pushed().await?;
+    let (mut open, _pushes) = shared.discovery.open_primary_pushed().await?;
     missing_at_control(shared, &mut open).await?;
-    missing_at_entries(shared, &mut open, &shared.names.entries("probe")).await?;
     if !shared.links.has_slots() {
-        return Ok(());
+        return missing_at_entries(shared, &mut open, &shared.names.entries("probe")).await;
     }
-    let shards = shared.discovery.shards().await?;
-    for shard in &shards {
-        let mut open = shared.discovery.connector().open(&shard.primary).await?;
-        let Some(key) = key_of(&shared.names, shard) else { continue };
-        missing_at_entries(shared, &mut open, &key).await?;
+    for shard in shared.discovery.shards().await? {
+        match check_shard(shared, &shard).await {
+            Err(error) if error.kind() == ErrorKind::Config => return Err(error),
+            // A shard that fails over or moves slots is no reason not to start.
+            Err(error) => tracing::warn!(%error, "the rights at a shard are not known"),
+            Ok(()) => {}
+        }
     }
     Ok(())
+}
+
+async fn check_shard(shared: &Shared, shard: &Shard) -> Result<()> {
+    let mut open = shared.discovery.connector().open(&shard.primary).await?;
+    match key_of(&shared.names, shard) {
+        Some(key) => missing_at_entries(shared, &mut open, &key).await,
+        None => Ok(()),
+    }
 }
 
 /// What the bus and watermarks take. The connection hears a channel from then on.
