@@ -16,6 +16,9 @@ use crate::subscription::RedisSubscription;
 /// How many keys or tags one message has at most. More go in several.
 const ITEMS_MAX: usize = 1000;
 
+/// How many bytes of them, apart from the first.
+const PART_BYTES_MAX: usize = 256 << 10;
+
 /// How often a changed epoch is followed before it is an error.
 const EPOCH_TRIES: usize = 4;
 
@@ -167,16 +170,82 @@ fn parts(announcement: &Announcement) -> Vec<Option<Announcement>> {
         Some(Announcement { cache: announcement.cache.clone(), change, verb: announcement.verb })
     };
     match &announcement.change {
-        Change::Keys(keys) if keys.len() > ITEMS_MAX => {
-            keys.chunks(ITEMS_MAX).map(|keys| part(Change::Keys(keys.to_vec()))).collect()
+        Change::Keys(keys) => {
+            let ends = ends(keys.iter().map(|key| key.as_bytes().len()));
+            if ends.len() > 1 {
+                let slices = slices(keys, &ends);
+                return slices.map(|keys| part(Change::Keys(keys.to_vec()))).collect();
+            }
         }
-        Change::Tags(tags) if tags.len() > ITEMS_MAX => {
-            tags.chunks(ITEMS_MAX).map(|tags| part(Change::Tags(tags.to_vec()))).collect()
+        Change::Tags(tags) => {
+            let ends = ends(tags.iter().map(|tag| tag.as_str().len()));
+            if ends.len() > 1 {
+                let slices = slices(tags, &ends);
+                return slices.map(|tags| part(Change::Tags(tags.to_vec()))).collect();
+            }
         }
-        _ => vec![None],
+        _ => {}
     }
+    vec![None]
+}
+
+/// Where parts of items with these lengths end.
+fn ends(lengths: impl Iterator<Item = usize>) -> Vec<usize> {
+    let mut ends = Vec::new();
+    let (mut count, mut bytes, mut end) = (0, 0, 0);
+    for length in lengths {
+        if count == ITEMS_MAX || (count > 0 && bytes + length > PART_BYTES_MAX) {
+            ends.push(end);
+            (count, bytes) = (0, 0);
+        }
+        count += 1;
+        bytes += length;
+        end += 1;
+    }
+    ends.push(end);
+    ends
+}
+
+fn slices<'a, T>(items: &'a [T], ends: &'a [usize]) -> impl Iterator<Item = &'a [T]> {
+    let starts = std::iter::once(0).chain(ends.iter().copied());
+    starts.zip(ends).map(|(start, end)| &items[start..*end])
 }
 
 fn nonsense() -> Error {
     Error::new(ErrorKind::Unavailable, "Redis answered something that was not asked")
+}
+
+#[cfg(test)]
+mod tests {
+    use larder_core::Verb;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn parts_are_short_and_make_up_the_whole(
+            lengths in proptest::collection::vec(0..150_000_usize, 0..12),
+            small in 0..2500_usize,
+        ) {
+            let long = lengths.into_iter().map(|length| Key::new(vec![b'k'; length]));
+            let keys: Vec<Key> = long.chain((0..small).map(|n| Key::new(n.to_string()))).collect();
+            let whole = Announcement {
+                cache: "album".to_owned(),
+                change: Change::Keys(keys.clone()),
+                verb: Verb::Remove,
+            };
+            let mut heard = Vec::new();
+            for part in parts(&whole) {
+                let Change::Keys(part) = part.unwrap_or_else(|| whole.clone()).change else {
+                    unreachable!("keys stay keys")
+                };
+                prop_assert!(part.len() <= ITEMS_MAX);
+                let bytes: usize = part.iter().map(|key| key.as_bytes().len()).sum();
+                prop_assert!(part.len() == 1 || bytes <= PART_BYTES_MAX);
+                heard.extend(part);
+            }
+            prop_assert_eq!(heard, keys);
+        }
+    }
 }

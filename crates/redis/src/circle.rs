@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use larder_core::{Error, Result};
 use redis::{Cmd, Value};
 
+use crate::address::Endpoint;
 use crate::connector::Open;
 use crate::discovery::Discovery;
 use crate::failure::{ends_connection, may_be_repeated};
@@ -62,6 +63,16 @@ impl Circle {
     /// If no server can be used, why.
     pub(crate) async fn open(&self) -> Result<()> {
         self.links[0].open().await.map(drop)
+    }
+
+    /// Closes connections to other servers.
+    pub(crate) fn keep_only(&self, server: &Endpoint) {
+        for link in &self.links {
+            let mut live = link.live();
+            if live.as_ref().is_some_and(|live| live.open.endpoint != *server) {
+                *live = None;
+            }
+        }
     }
 
     /// Sends over the next connection. What met a connection that had ended goes

@@ -21,7 +21,7 @@ const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// What is pushed to a subscriber and not yet taken. What does not fit is left
 /// out: messages are numbered, and the next heartbeat reads it again.
-const PUSHES_MAX: usize = 4096;
+const PUSHES_MAX: usize = 256;
 
 /// Opens connections with the same login, certificates and limits.
 #[derive(Clone)]

@@ -37,7 +37,7 @@ pub(crate) fn failed(error: &RedisError, server: &str) -> Error {
         Kind::Parse | Kind::UnexpectedReturnType => {
             (ErrorKind::Unavailable, "the answer is not one of a Redis server", None)
         }
-        Kind::Server(ServerErrorKind::ResponseError) if code != "ERR" || is_wrong(error) => {
+        Kind::Server(ServerErrorKind::ResponseError) => {
             (ErrorKind::Unavailable, "Redis refused a command", None)
         }
         _ => (ErrorKind::Unavailable, "Redis cannot serve at the moment", None),
@@ -119,10 +119,6 @@ fn is_of_another_role(error: &RedisError) -> bool {
 fn is_certificate(error: &RedisError) -> bool {
     let text = error.to_string();
     error.is_io_error() && text.contains("certificate")
-}
-
-fn is_wrong(error: &RedisError) -> bool {
-    error.detail().is_some_and(|detail| detail.contains("WRONGTYPE"))
 }
 
 fn detail(error: &RedisError) -> Option<String> {

@@ -8,6 +8,7 @@ use redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, Slot, Sl
 use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 
 use crate::RedisOptions;
+use crate::address::Endpoint;
 use crate::circle::{Circle, Role};
 use crate::discovery::Discovery;
 use crate::failure::{failed, is_other_epoch};
@@ -114,6 +115,14 @@ impl Links {
                 matches!(&trouble, Trouble::Driver(error, _) if is_other_epoch(error));
             Failure { is_other_epoch, error: trouble.error() }
         })
+    }
+
+    /// Closes connections for writing that lead elsewhere: another server is the
+    /// primary now.
+    pub(crate) fn keep_only(&self, primary: &Endpoint) {
+        if let Self::Single { writers, .. } = self {
+            writers.keep_only(primary);
+        }
     }
 
     async fn send(&self, command: &Cmd, key: &[u8], reads: bool) -> Result<Value, Trouble> {

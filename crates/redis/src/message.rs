@@ -14,7 +14,7 @@ use larder_core::{Announcement, Change, Error, ErrorKind, Key, Result, Tag, Verb
 const FORMAT: u8 = 1;
 
 /// The longest announcement in bytes.
-pub(crate) const ANNOUNCEMENT_BYTES_MAX: usize = 16 << 20;
+pub(crate) const ANNOUNCEMENT_BYTES_MAX: usize = 1 << 20;
 
 /// A message's name in the stream: its sequence number, and a time that tells
 /// two messages of one number apart, which there are when a server lost the end

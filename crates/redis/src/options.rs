@@ -66,7 +66,8 @@ pub struct RedisOptions {
     /// The longest encoded value in bytes; a longer one is refused.
     pub value_bytes_max: usize,
     /// Whether entries are read from replicas, which may lag behind. Everything
-    /// else is read from the primary.
+    /// else is read from the primary, and so are entries when no replica answers,
+    /// for as long as that connection lasts. Takes half of the connections.
     pub read_from_replicas: bool,
     /// For how long what was invalidated refuses older entries: as long as a load
     /// may take, and a put after it.
@@ -132,6 +133,11 @@ impl RedisOptions {
             return Err(wrong("the prefix cannot stand in the name of a key")
                 .with("prefix", &self.prefix)
                 .remedy("use 1 to 64 letters, digits, -, _ and ."));
+        }
+        if self.read_from_replicas && self.connections_max < 4 {
+            return Err(wrong("there is no connection left for replicas")
+                .with("connections_max", self.connections_max)
+                .remedy("use 4 connections or more, or read from the primary"));
         }
         self.check_limits()?;
         Ok(urls)
@@ -216,6 +222,10 @@ mod tests {
     fn what_cannot_work_is_refused_with_a_remedy() {
         assert!(refused(|options| options.connections_max = 51).contains("3 to 50"));
         assert!(refused(|options| options.prefix = "a{b".to_owned()).contains("letters"));
+        let few = |options: &mut RedisOptions| {
+            (options.connections_max, options.read_from_replicas) = (3, true);
+        };
+        assert!(refused(few).contains("4 connections"));
         assert!(refused(|options| options.urls.clear()).contains("at least one"));
         assert!(refused(|options| options.heartbeat = Duration::ZERO).contains("heartbeat"));
         let mixed = |options: &mut RedisOptions| options.urls.push("rediss://h:1".to_owned());

@@ -169,7 +169,7 @@ impl Report {
                 format!("{policy} may evict the shared clock: every node's memory is suspect then"),
                 Some("set maxmemory-policy to volatile-lru or volatile-lfu: entries have a TTL"),
             ),
-            Some(policy) if policy == "noeviction" => self.add(
+            Some("noeviction") => self.add(
                 "eviction",
                 Level::Warning,
                 "noeviction refuses writes, invalidations too, when memory is full",

@@ -126,11 +126,12 @@ impl RedisStore {
 
 impl Store for RedisStore {
     fn capabilities(&self) -> Capabilities {
-        let mut capabilities = Capabilities::default();
-        capabilities.shared = true;
-        capabilities.follows_bus = true;
-        capabilities.value_bytes_max = Some(self.shared.options.value_bytes_max);
-        capabilities
+        Capabilities {
+            shared: true,
+            durable: false,
+            follows_bus: true,
+            value_bytes_max: Some(self.shared.options.value_bytes_max),
+        }
     }
 
     async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<StoredEntry>>> {

@@ -17,11 +17,11 @@ use crate::shared::{Shared, call_over};
 use crate::state::State;
 
 /// How many messages one look brings at most.
-const LOOK_MESSAGES_MAX: usize = 256;
+const LOOK_MESSAGES_MAX: usize = 128;
 
 /// How many events wait for a subscriber. When it is slower than that, the
 /// stream keeps what follows.
-const EVENTS_MAX: usize = 1024;
+const EVENTS_MAX: usize = 512;
 
 /// A subscription to a [`crate::RedisBus`].
 ///
@@ -53,9 +53,7 @@ impl RedisSubscription {
             follower.place = Place { epoch, sequence, nonce: None, version: state.version };
         }
         // What one look finds fits in the channel.
-        if let Ended::Failed(error) =
-            follower.look(&mut session).await.err().unwrap_or(Ended::Unheard)
-        {
+        if let Err(Ended::Failed(error)) = follower.look(&mut session).await {
             return Err(error);
         }
         let task = tokio::spawn(follower.run(session)).abort_handle();
@@ -171,6 +169,8 @@ impl Follower {
 
     async fn reconnect(&self) -> Result<Session, Ended> {
         let (session, _) = Session::open(&self.shared).await?;
+        // What leads to an old primary would read what it has forgotten.
+        self.shared.links.keep_only(&session.open.endpoint);
         self.tell(BusEvent::Reconnected, self.shared.time.now()).await?;
         Ok(session)
     }
@@ -202,14 +202,15 @@ impl Follower {
                 push = session.pushes.recv() => push,
             };
             let Some(PushInfo { kind, data }) = push else { return Err(ended(session)) };
-            match (kind, data.as_slice()) {
+            let is_next = match (kind, data.as_slice()) {
                 (PushKind::Disconnection, _) => return Err(ended(session)),
                 (PushKind::Message | PushKind::SMessage, [_, Value::BulkString(payload)]) => {
-                    if !self.hear_push(payload).await? {
-                        return Ok(());
-                    }
+                    self.hear_push(payload).await?
                 }
-                _ => {}
+                _ => true,
+            };
+            if !is_next {
+                return Ok(());
             }
         }
     }

@@ -12,7 +12,8 @@ use larder_testkit::conformance::{block_on, store::entry};
 use larder_testkit::redis::{Cluster, RedisServer};
 
 use crate::support::{
-    Kept, announcement, message, next, patient, publish, removal, subscribe, tagged, wait_until,
+    Kept, PATIENCE, announcement, message, next, patient, publish, removal, subscribe, tagged,
+    wait_until,
 };
 
 fn options(redis: &Cluster) -> RedisOptions {
@@ -71,6 +72,20 @@ fn the_bus_and_leases_work_over_all_shards() {
         assert!(granted.iter().all(|grant| matches!(grant, LeaseGrant::Granted(_))));
         let held = lease.1.acquire_many(&keys, duration).await.expect("held");
         assert!(held.iter().all(|grant| matches!(grant, LeaseGrant::Held(_))));
+        let tokens = keys.iter().zip(granted).map(|(key, grant)| match grant {
+            LeaseGrant::Granted(token) => (key.clone(), token),
+            LeaseGrant::Held(_) => unreachable!("all were granted"),
+        });
+        let tokens: Vec<_> = tokens.collect();
+        let start = std::time::Instant::now();
+        let waiting = {
+            let (lease, key) = (lease.1.clone(), keys[7].clone());
+            tokio::spawn(async move { lease.released(&key, PATIENCE).await })
+        };
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        lease.0.release_many(&tokens).await.expect("they are given back");
+        waiting.await.expect("it is woken, whatever shard its lease is on");
+        assert!(start.elapsed() < PATIENCE / 2);
     });
 }
 

@@ -175,7 +175,10 @@ fn an_old_primary_that_became_a_replica_is_left() {
         let announced = publish(&tier, &removal("a")).await;
         loop {
             match next(&mut subscription).await {
-                BusEvent::Message(message) => break assert_eq!(message.version, announced),
+                BusEvent::Message(message) => {
+                    assert_eq!(message.version, announced);
+                    break;
+                }
                 BusEvent::Reconnected | BusEvent::Current { .. } | BusEvent::Lost { .. } => {}
                 event => panic!("{event:?}"),
             }
@@ -211,5 +214,31 @@ fn sentinels_say_who_takes_over() {
                 _ => {}
             }
         }
+    });
+}
+
+/// Reads alone are not refused by an old primary: the bus finds out.
+#[test]
+fn reads_leave_an_old_primary_when_the_bus_has() {
+    block_on(async {
+        let redis = Replicated::start(1);
+        let tier = both(&redis).await;
+        let mut subscription = subscribe(&tier, None).await;
+        until_current(&mut subscription).await;
+        let store = tier.store("album");
+        for _ in 0..4 {
+            store.get(&Key::new("a")).await.expect("a read");
+        }
+        redis.wait_until_in_step();
+        redis.promote(1);
+        redis.let_follow(0);
+        assert_eq!(news(&mut subscription).await, BusEvent::Reconnected);
+        until_current(&mut subscription).await;
+        let before = redis.servers()[0].calls("mget");
+        for _ in 0..4 {
+            store.get(&Key::new("a")).await.expect("a read");
+        }
+        assert_eq!(redis.servers()[0].calls("mget"), before);
+        assert_eq!(redis.servers()[1].calls("mget"), 4);
     });
 }
