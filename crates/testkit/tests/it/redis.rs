@@ -4,10 +4,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use larder_testkit::certificates::Authority;
-use larder_testkit::redis::{
-    AfterRestart, Flavour, RedisOptions, RedisServer, Replicated, Reply, TlsOptions,
-};
+use larder_testkit::certificates::{Authority, TlsOptions};
+use larder_testkit::redis::{AfterRestart, Flavour, RedisOptions, RedisServer, Replicated, Reply};
 
 fn ok() -> Reply {
     Reply::Status("OK".to_owned())
