@@ -46,11 +46,13 @@ impl RedisBus {
             _ => Vec::new(),
         };
         if !self.shared.links.has_slots() || names.is_empty() {
-            return self.publish_step(announcement, body, &names, after, None).await;
+            return self.publish_step(announcement, body, &names, after).await;
         }
         let version = self.claim(after).await?;
         invalidate(&self.shared, &names, version, announcement.verb).await?;
-        self.publish_step(announcement, body, &[], version, Some(version)).await
+        // Others may have announced meanwhile: the message has a version of its own,
+        // so that versions rise along the stream.
+        self.publish_step(announcement, body, &[], version).await
     }
 
     /// A version over every other, that nobody else gets.
@@ -68,7 +70,6 @@ impl RedisBus {
         body: Vec<u8>,
         entries: &[Vec<u8>],
         after: Version,
-        claimed: Option<Version>,
     ) -> Result<Version> {
         let (names, options) = (&self.shared.names, &self.shared.options);
         let cache = &announcement.cache;
@@ -86,7 +87,6 @@ impl RedisBus {
             let mut call = Call::new(&PUBLISH, keys)
                 .argument(epoch)
                 .number(after.get())
-                .argument(claimed.map(|version| version.to_string()).unwrap_or_default())
                 .argument(verb_name(announcement.verb))
                 .argument(body.as_slice())
                 .number(options.stream_length_max)

@@ -110,6 +110,7 @@ mod tests {
             last: id(head),
             micros: 0,
             messages: (from..=head).map(message).collect(),
+            changes: None,
         }
     }
 

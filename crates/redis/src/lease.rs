@@ -7,7 +7,7 @@ use larder_core::{Error, ErrorKind, Key, Lease, LeaseGrant, LeaseToken, Result};
 use redis::Value;
 
 use crate::keys;
-use crate::script::{ACQUIRE, Call, RELEASE};
+use crate::script::{ACQUIRE, AWAIT, Call, RELEASE};
 use crate::shared::Shared;
 use crate::store::batches;
 
@@ -15,6 +15,10 @@ use crate::store::batches;
 ///
 /// A token is random and names one grant. A primary that fails may lose a lease
 /// that it gave: then two nodes load, which costs a load and nothing else.
+///
+/// Who waits leaves a mark at the lease, so that only those who have somebody to
+/// wake publish anything. The mark costs each wait a round trip, and goes with the
+/// lease or when the wait is over.
 #[derive(Clone)]
 pub struct RedisLease {
     shared: Arc<Shared>,
@@ -83,7 +87,21 @@ impl Lease for RedisLease {
     }
 
     async fn released(&self, key: &Key, at_most: Duration) {
-        self.shared.wakes.wait(keys::join(&self.leases, key), at_most).await;
+        let name = keys::join(&self.leases, key);
+        let millis = at_most.as_millis().clamp(1, u128::from(u32::MAX));
+        let call = Call::new(&AWAIT, vec![name.clone()]).number(millis);
+        let told = async {
+            if let Err(failure) = self.shared.links.call(&call).await {
+                // Then the wait ends when it has lasted long enough.
+                tracing::debug!(error = %failure.error, "who holds a lease is not told of a wait");
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            biased;
+            () = self.shared.wakes.wait(name, at_most) => {}
+            () = told => {}
+        }
     }
 }
 

@@ -39,6 +39,7 @@ mod address;
 mod backoff;
 mod bus;
 mod circle;
+mod cluster_link;
 mod connector;
 mod continuity;
 mod discovery;

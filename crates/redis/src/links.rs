@@ -2,27 +2,22 @@
 //! over the wire together.
 
 use larder_core::{Error, Result};
-use redis::cluster_async::ClusterConnection;
-use redis::cluster_read_routing::RandomReplicaStrategy;
-use redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, Slot, SlotAddr};
-use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
+use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
 
 use crate::RedisOptions;
 use crate::address::Endpoint;
 use crate::circle::{Circle, Role};
+use crate::cluster_link::ClusterLink;
 use crate::discovery::Discovery;
 use crate::failure::{failed, is_other_epoch};
 use crate::script::Call;
-
-/// How often the driver follows a moved slot before it gives up.
-const CLUSTER_RETRIES: u32 = 5;
 
 /// Where commands go.
 pub(crate) enum Links {
     /// To one primary, and to replicas for reading if there are links to them.
     Single { writers: Circle, readers: Option<Circle> },
     /// To the node that has the slot.
-    Cluster { connection: ClusterConnection, name: String, replicas: bool },
+    Cluster(Box<ClusterLink>),
 }
 /// Why there is no answer.
 pub(crate) enum Trouble {
@@ -61,7 +56,7 @@ impl Links {
     /// If no server can be used, why.
     pub(crate) async fn open(options: &RedisOptions, discovery: &Discovery) -> Result<Self> {
         if options.topology == crate::Topology::Cluster {
-            return Self::open_cluster(options, discovery).await;
+            return Ok(Self::Cluster(Box::new(ClusterLink::open(options, discovery).await?)));
         }
         let commands = options.connections_max - 2;
         let readers = if options.read_from_replicas { commands / 2 } else { 0 };
@@ -77,7 +72,7 @@ impl Links {
 
     /// Whether keys of one command must share a slot.
     pub(crate) fn has_slots(&self) -> bool {
-        matches!(self, Self::Cluster { .. })
+        matches!(self, Self::Cluster(_))
     }
 
     /// Sends a command to the primary of this key and returns the answer. One
@@ -131,46 +126,7 @@ impl Links {
                 let circle = readers.as_ref().filter(|_| reads).unwrap_or(writers);
                 circle.send(command).await
             }
-            Self::Cluster { connection, name, replicas } => {
-                let place =
-                    if reads && *replicas { SlotAddr::ReplicaRequired } else { SlotAddr::Master };
-                let route = Route::with_slot(Slot::for_key(key), place);
-                let route = RoutingInfo::SingleNode(SingleNodeRoutingInfo::SpecificNode(route));
-                let answer = connection.clone().route_command(command.clone(), route).await;
-                answer
-                    .and_then(Value::extract_error)
-                    .map_err(|error| Trouble::Driver(error, name.clone()))
-            }
+            Self::Cluster(link) => link.send(command, key, reads).await,
         }
-    }
-
-    async fn open_cluster(options: &RedisOptions, discovery: &Discovery) -> Result<Self> {
-        // This says better than the driver why a node cannot be used.
-        discovery.open_primary().await?;
-        let connector = discovery.connector();
-        let name = discovery.seeds().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        let open = async {
-            let nodes: Vec<_> = discovery
-                .seeds()
-                .iter()
-                .map(|seed| connector.info(seed))
-                .collect::<RedisResult<_>>()?;
-            let mut builder = redis::cluster::ClusterClient::builder(nodes)
-                .retries(CLUSTER_RETRIES)
-                .max_retry_wait(500)
-                .connection_timeout(options.connect_timeout)
-                .response_timeout(options.response_timeout)
-                .overall_response_timeout(Some(options.response_timeout + options.connect_timeout))
-                .tcp_settings(connector.tcp_settings());
-            if let Some(certificates) = connector.certificates() {
-                builder = builder.certs(certificates);
-            }
-            if options.read_from_replicas {
-                builder = builder.read_routing_strategy(RandomReplicaStrategy);
-            }
-            builder.build()?.get_async_connection().await
-        };
-        let connection = open.await.map_err(|error: RedisError| failed(&error, &name))?;
-        Ok(Self::Cluster { connection, name, replicas: options.read_from_replicas })
     }
 }

@@ -55,8 +55,8 @@ pub const RIGHTS: [&str; 23] = [
 ];
 
 /// What a cluster takes beside [`RIGHTS`].
-pub const CLUSTER_RIGHTS: [&str; 5] =
-    ["cluster|slots", "spublish", "ssubscribe", "readonly", "asking"];
+pub const CLUSTER_RIGHTS: [&str; 6] =
+    ["cluster|slots", "cluster|info", "spublish", "ssubscribe", "readonly", "asking"];
 
 /// Tries everything at each primary.
 ///

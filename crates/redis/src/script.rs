@@ -37,6 +37,7 @@ scripts! {
     MARK: "frame.lua" "marks.lua" "mark.lua";
     ACQUIRE: "acquire.lua";
     RELEASE: "release.lua";
+    AWAIT: "await.lua";
     TRY_CONTROL: "try_control.lua";
     TRY_ENTRY: "try_entry.lua";
 }

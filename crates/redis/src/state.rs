@@ -25,6 +25,8 @@ pub(crate) struct State {
     pub(crate) micros: u64,
     /// Messages, from the one asked for on.
     pub(crate) messages: Vec<Message>,
+    /// The number of the last change of who serves what in a cluster.
+    pub(crate) changes: Option<u64>,
 }
 
 /// A message as it stands in the stream.
@@ -56,7 +58,11 @@ impl State {
 
     fn try_read(answer: Value) -> Option<Self> {
         let Value::Array(mut parts) = answer else { return None };
-        let messages = if parts.len() == 8 { parts.pop()? } else { Value::Array(Vec::new()) };
+        let (mut messages, mut changes) = (Value::Array(Vec::new()), None);
+        if parts.len() == 9 {
+            changes = text(&parts.pop()?)?.parse().ok();
+            messages = parts.pop()?;
+        }
         let [epoch, version, floor, sequence, last, seconds, micros] = parts.as_slice() else {
             return None;
         };
@@ -71,6 +77,7 @@ impl State {
             last,
             micros: number(seconds)?.checked_mul(1_000_000)?.checked_add(number(micros)?)?,
             messages: messages.into_iter().map(read_message).collect::<Option<_>>()?,
+            changes,
         })
     }
 }
@@ -107,12 +114,13 @@ mod tests {
         let state = State::read(Value::Array(parts.clone())).expect("a state");
         assert_eq!((state.epoch, state.micros), (Some(5), 2_000_010));
         assert_eq!(state.head(), BusPosition { epoch: 5, sequence: 3 });
-        parts.push(Value::Array(vec![message]));
+        parts.extend([Value::Array(vec![message]), bulk("")]);
         let state = State::read(Value::Array(parts.clone())).expect("a state");
-        assert_eq!(state.messages[0].version, Version::new(9));
+        assert_eq!((state.messages[0].version, state.changes), (Version::new(9), None));
+        parts[8] = bulk("6");
         parts[0] = bulk("");
         let state = State::read(Value::Array(parts.clone())).expect("a state");
-        assert_eq!(state.epoch, None);
+        assert_eq!((state.epoch, state.changes), (None, Some(6)));
     }
 
     #[test]

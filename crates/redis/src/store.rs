@@ -24,6 +24,11 @@ const BATCH_BYTES_MAX: usize = 16 << 20;
 
 /// The entries of one cache in Redis.
 ///
+/// In a cluster a primary that fails may take acknowledged invalidations with it
+/// while the clock, on another server, goes on; the bus tells of it with
+/// [`larder_core::BusEvent::Reconnected`]. On a shard that comes back empty in no
+/// time, which nobody can tell, late puts find no floor.
+///
 /// Each batch costs one round trip: one command, or in a cluster one for each
 /// slot, all sent at once. Versions are compared by a script where the entry
 /// lies, so that of any writers the newest wins.
@@ -99,11 +104,11 @@ impl RedisStore {
         loop {
             let history = self.shared.history();
             let mut call = Call::new(&PUT, Vec::with_capacity(names.len() + 1));
-            if checks_epoch {
+            let epoch = history.epoch.filter(|_| checks_epoch);
+            if epoch.is_some() {
                 call.keys.push(self.shared.names.clock());
             }
             call.keys.extend_from_slice(names);
-            let epoch = history.epoch.filter(|_| checks_epoch);
             call = call
                 .argument(condition)
                 .number(history.floor.get())

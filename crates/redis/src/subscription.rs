@@ -30,6 +30,10 @@ const EVENTS_MAX: usize = 512;
 /// request and one answer prove that none is missing, that the history is still
 /// the same one, and that the server is the primary. What a push left out is
 /// read from the stream.
+///
+/// In a cluster [`BusEvent::Reconnected`] comes also when another server has
+/// taken over a slot, wherever that was: the entries there may lack what was
+/// announced last.
 pub struct RedisSubscription {
     shared: Arc<Shared>,
     events: mpsc::Receiver<Heard>,
@@ -47,8 +51,12 @@ impl RedisSubscription {
     pub(crate) async fn open(shared: Arc<Shared>, after: Option<BusPosition>) -> Result<Self> {
         let (mut session, state) = Session::open(&shared).await?;
         let (sender, events) = mpsc::channel(EVENTS_MAX);
-        let mut follower =
-            Follower { shared: Arc::clone(&shared), sender, place: Place::head(&state) };
+        let mut follower = Follower {
+            shared: Arc::clone(&shared),
+            sender,
+            place: Place::head(&state),
+            changes: None,
+        };
         if let Some(BusPosition { epoch, sequence }) = after {
             follower.place = Place { epoch, sequence, nonce: None, version: state.version };
         }
@@ -139,6 +147,8 @@ struct Follower {
     shared: Arc<Shared>,
     sender: mpsc::Sender<Heard>,
     place: Place,
+    /// The change of the cluster seen last.
+    changes: Option<u64>,
 }
 
 impl Follower {
@@ -232,13 +242,21 @@ impl Follower {
     async fn look(&mut self, session: &mut Session) -> Result<Look, Ended> {
         let call = Call::new(&POLL, vec![self.shared.names.clock(), self.shared.names.stream()])
             .number(self.place.sequence)
-            .number(LOOK_MESSAGES_MAX);
+            .number(LOOK_MESSAGES_MAX)
+            .argument(if self.shared.links.has_slots() { "cluster" } else { "" });
         let asked = self.shared.time.now();
         let answer = call_over(&mut session.open, &call).await.map_err(|failure| failure.error)?;
         let state = State::read(answer)?;
         self.shared.time.learn(asked, state.micros, self.shared.time.now());
         if state.epoch == self.shared.history().epoch {
             self.shared.note(&state);
+        }
+        if let Some(seen) = state.changes
+            && self.changes.replace(seen).is_some_and(|before| before != seen)
+        {
+            // Another server may have taken over some entries, without what the old
+            // one had acknowledged.
+            self.tell(BusEvent::Reconnected, asked).await?;
         }
         match self.place.judge(&state) {
             Verdict::Current => self.place.nonce = Some(state.last.nonce),

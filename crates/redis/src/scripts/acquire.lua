@@ -6,8 +6,8 @@ for index, key in ipairs(KEYS) do
   local token = ARGV[index + 1]
   local held = redis.call('GET', key)
   local answer = -1
-  if not held then
-    redis.call('SET', key, token, 'PX', ARGV[1])
+  if not held or held == 'w' then
+    redis.call('SET', key, token .. (held or ''), 'PX', ARGV[1])
   elseif held ~= token and held ~= token .. 'w' then
     answer = redis.call('PTTL', key)
     if answer < 0 then

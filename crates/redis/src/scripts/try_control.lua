@@ -8,6 +8,12 @@ local function try(...)
   end
 end
 try('TIME')
+if ARGV[2] == 'SPUBLISH' then
+  local answer = redis.pcall('CLUSTER', 'INFO')
+  if type(answer) == 'table' and answer.err then
+    failures[#failures + 1] = 'cluster|info ' .. answer.err
+  end
+end
 try('HSET', KEYS[1], 'field', '1')
 try('HMGET', KEYS[1], 'field')
 try('PERSIST', KEYS[1])

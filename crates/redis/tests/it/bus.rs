@@ -10,9 +10,35 @@ use larder_testkit::conformance::{block_on, store::entry};
 use larder_testkit::redis::{AfterRestart, RedisServer};
 
 use crate::support::{
-    announcement, connect, message, news, next, options, publish, removal, subscribe, tagged,
-    until_current,
+    Kept, PATIENCE, announcement, connect, message, news, next, options, publish, removal,
+    subscribe, tagged, until_current,
 };
+
+larder_testkit::bus_conformance!(standalone, async {
+    let server = RedisServer::start();
+    let (one, two) = (connect(&server).await.bus(), connect(&server).await.bus());
+    let server = std::sync::Arc::new(server);
+    let two = Kept { _server: std::sync::Arc::clone(&server), seam: two };
+    (Kept { _server: server, seam: one }, two)
+});
+
+/// Without waiting for the next heartbeat.
+#[test]
+fn a_message_is_pushed_at_once() {
+    block_on(async {
+        let server = RedisServer::start();
+        let mut options = options(&server);
+        options.heartbeat = 2 * PATIENCE;
+        let tier = larder_redis::RedisTier::connect(options).await.expect("the server runs");
+        let mut subscription = subscribe(&tier, None).await;
+        until_current(&mut subscription).await;
+        for number in 0..100 {
+            publish(&tier, &removal(&number.to_string())).await;
+            let heard = message(&mut subscription).await;
+            assert_eq!(heard.announcement, removal(&number.to_string()));
+        }
+    });
+}
 
 #[test]
 fn every_node_hears_everything_once_and_in_order() {

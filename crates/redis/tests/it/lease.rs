@@ -7,9 +7,15 @@ use larder_redis::RedisLease;
 use larder_testkit::conformance::block_on;
 use larder_testkit::redis::RedisServer;
 
-use crate::support::{connect, wait_until};
+use crate::support::{Kept, connect, wait_until};
 
 const LONG: Duration = Duration::from_secs(60);
+
+larder_testkit::lease_conformance!(standalone, async {
+    let server = RedisServer::start();
+    let seam = connect(&server).await.lease("album");
+    Kept { _server: server, seam }
+});
 
 async fn acquire(lease: &RedisLease, key: &Key, duration: Duration) -> LeaseGrant {
     let grants = lease.acquire_many(std::slice::from_ref(key), duration).await;

@@ -19,7 +19,7 @@ async fn both(redis: &Replicated) -> RedisTier {
 
 async fn watched() -> Kept<Sentinel, RedisStore> {
     let (redis, tier) = sentinels().await;
-    Kept { _server: redis, store: tier.store("album") }
+    Kept { _server: redis, seam: tier.store("album") }
 }
 
 async fn sentinels() -> (Sentinel, RedisTier) {
@@ -33,6 +33,12 @@ async fn sentinels() -> (Sentinel, RedisTier) {
 }
 
 larder_testkit::store_conformance!(sentinel, watched());
+larder_testkit::bus_conformance!(sentinel_bus, async {
+    let (redis, tier) = sentinels().await;
+    let redis = std::sync::Arc::new(redis);
+    let two = Kept { _server: std::sync::Arc::clone(&redis), seam: tier.bus() };
+    (Kept { _server: redis, seam: tier.bus() }, two)
+});
 
 #[test]
 fn entries_may_be_read_from_a_replica() {

@@ -2,9 +2,9 @@
 
 use larder_core::{ErrorKind, Key, PutCondition, Store};
 use larder_redis::{RedisOptions, RedisTier};
-use larder_testkit::certificates::Authority;
+use larder_testkit::certificates::{Authority, TlsOptions};
 use larder_testkit::conformance::{block_on, store::entry};
-use larder_testkit::redis::{RedisOptions as ServerOptions, RedisServer, TlsOptions};
+use larder_testkit::redis::{RedisOptions as ServerOptions, RedisServer};
 
 use crate::support::{Kept, message, options, patient, publish, removal, subscribe};
 
@@ -16,7 +16,7 @@ async fn encrypted() -> Kept<RedisServer, larder_redis::RedisStore> {
     let mut options = options(&server);
     options.ca_file = Some(authority.certificate().to_owned());
     let tier = RedisTier::connect(options).await.expect("the CA is the right one");
-    Kept { _server: server, store: tier.store("album") }
+    Kept { _server: server, seam: tier.store("album") }
 }
 
 larder_testkit::store_conformance!(tls, encrypted());

@@ -14,7 +14,7 @@ use crate::support::{Kept, connect, news, options, publish, removal, subscribe};
 async fn one_server() -> Kept<RedisServer, RedisStore> {
     let server = RedisServer::start();
     let store = connect(&server).await.store("album");
-    Kept { _server: server, store }
+    Kept { _server: server, seam: store }
 }
 
 larder_testkit::store_conformance!(standalone, one_server());

@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use larder_core::{
-    Announcement, Bus, BusEvent, BusMessage, BusPosition, Capabilities, Change, Key, Mark,
-    PutCondition, PutOutcome, Result, Store, StoredEntry, Subscription, Tag, Verb, Version,
+    Announcement, Bus, BusEvent, BusMessage, BusPosition, Capabilities, Change, Key, Lease,
+    LeaseGrant, LeaseToken, Mark, PutCondition, PutOutcome, Result, Store, StoredEntry,
+    Subscription, Tag, Verb, Version,
 };
 use larder_redis::{RedisOptions, RedisSubscription, RedisTier};
 use larder_testkit::redis::RedisServer;
@@ -28,19 +29,19 @@ pub(crate) async fn connect(server: &RedisServer) -> RedisTier {
     RedisTier::connect(options(server)).await.expect("the server runs and allows everything")
 }
 
-/// A store together with the server behind it.
+/// A store, bus or lease together with the servers behind it.
 pub(crate) struct Kept<K, S> {
     pub(crate) _server: K,
-    pub(crate) store: S,
+    pub(crate) seam: S,
 }
 
 impl<K: Send + Sync + 'static, S: Store> Store for Kept<K, S> {
     fn capabilities(&self) -> Capabilities {
-        self.store.capabilities()
+        self.seam.capabilities()
     }
 
     async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<StoredEntry>>> {
-        self.store.get_many(keys).await
+        self.seam.get_many(keys).await
     }
 
     async fn put_many(
@@ -48,19 +49,49 @@ impl<K: Send + Sync + 'static, S: Store> Store for Kept<K, S> {
         entries: &[(Key, StoredEntry)],
         condition: PutCondition,
     ) -> Result<Vec<PutOutcome>> {
-        self.store.put_many(entries, condition).await
+        self.seam.put_many(entries, condition).await
     }
 
     async fn invalidate_many(&self, keys: &[Key], at: Version, verb: Verb) -> Result<()> {
-        self.store.invalidate_many(keys, at, verb).await
+        self.seam.invalidate_many(keys, at, verb).await
     }
 
     async fn mark(&self, marks: &[Mark]) -> Result<()> {
-        self.store.mark(marks).await
+        self.seam.mark(marks).await
     }
 
     async fn marks(&self) -> Result<Vec<Mark>> {
-        self.store.marks().await
+        self.seam.marks().await
+    }
+}
+
+impl<K: Send + Sync + 'static, B: Bus> Bus for Kept<K, B> {
+    type Subscription = B::Subscription;
+
+    async fn publish(&self, announcement: &Announcement, after: Version) -> Result<Version> {
+        self.seam.publish(announcement, after).await
+    }
+
+    async fn subscribe(
+        &self,
+        after: Option<BusPosition>,
+        known: Version,
+    ) -> Result<Self::Subscription> {
+        self.seam.subscribe(after, known).await
+    }
+}
+
+impl<K: Send + Sync + 'static, L: Lease> Lease for Kept<K, L> {
+    async fn acquire_many(&self, keys: &[Key], duration: Duration) -> Result<Vec<LeaseGrant>> {
+        self.seam.acquire_many(keys, duration).await
+    }
+
+    async fn release_many(&self, leases: &[(Key, LeaseToken)]) -> Result<()> {
+        self.seam.release_many(leases).await
+    }
+
+    async fn released(&self, key: &Key, at_most: Duration) {
+        self.seam.released(key, at_most).await;
     }
 }
 
