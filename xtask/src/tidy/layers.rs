@@ -16,6 +16,7 @@ enum Place {
 const PLACES: [(&str, Place); 10] = [
     ("larder-core", Place::Floor(0)),
     ("larder-memory", Place::Floor(1)),
+    ("larder-redis", Place::Floor(1)),
     ("larder-sql", Place::Floor(1)),
     ("larder-disk", Place::Floor(1)),
     ("larder-testkit", Place::TestKit),

@@ -1,0 +1,12 @@
+//! The Redis tier against real servers.
+
+mod bus;
+mod cluster;
+mod faults;
+mod lease;
+mod probe;
+mod replicas;
+mod rights;
+mod security;
+mod store;
+mod support;
