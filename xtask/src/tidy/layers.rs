@@ -13,10 +13,11 @@ enum Place {
 }
 
 /// The house. A new crate gets its line here.
-const PLACES: [(&str, Place); 9] = [
+const PLACES: [(&str, Place); 10] = [
     ("larder-core", Place::Floor(0)),
     ("larder-memory", Place::Floor(1)),
     ("larder-sql", Place::Floor(1)),
+    ("larder-memcached", Place::Floor(1)),
     ("larder-testkit", Place::TestKit),
     ("larder", Place::Floor(2)),
     ("larder-server", Place::Floor(3)),
