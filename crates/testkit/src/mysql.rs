@@ -1,11 +1,12 @@
 //! A MariaDB server of one's own, which speaks MySQL's protocol.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use rustix::process::Signal;
 
+use crate::certificates::Authority;
 use crate::process::{self, Home, ServerProcess};
 use crate::psql;
 
@@ -18,7 +19,7 @@ pub struct MySql {
     server: Option<ServerProcess>,
     home: Home,
     port: u16,
-    certificate: Option<PathBuf>,
+    authority: Option<Authority>,
 }
 
 /// The password of the user `larder`.
@@ -64,8 +65,12 @@ impl MySql {
                 .arg(format!("--datadir={}", home.path().join("data").display())),
         );
         home.write("setup.sql", SETUP);
-        let certificate = tls.then(|| process::signed_certificate(&home));
-        let mut mysql = Self { server: None, home, port: process::free_port(), certificate };
+        let authority = tls.then(Authority::new);
+        if let Some(authority) = &authority {
+            // Not for 127.0.0.1: tests connect under a name that it does not have.
+            authority.sign_for(&home, &["DNS:localhost"]);
+        }
+        let mut mysql = Self { server: None, home, port: process::free_port(), authority };
         mysql.start();
         mysql
     }
@@ -96,7 +101,7 @@ impl MySql {
             .arg(format!("--init-file={}", path("setup.sql")))
             .arg(format!("--general-log-file={}", path("statements")))
             .arg(format!("--port={}", self.port));
-        if self.certificate.is_some() {
+        if self.authority.is_some() {
             command
                 .arg(format!("--ssl-cert={}", path("server.crt")))
                 .arg(format!("--ssl-key={}", path("server.key")));
@@ -121,7 +126,7 @@ impl MySql {
 
     /// Makes the server go on after [`MySql::pause`].
     pub fn resume(&self) {
-        self.server.as_ref().inspect(|server| server.signal(Signal::CONT));
+        self.server.as_ref().inspect(|server| server.resume());
     }
 
     /// The URL of a database, with user and password.
@@ -139,7 +144,7 @@ impl MySql {
     /// The certificate to trust, if the server offers TLS: the authority's.
     #[must_use]
     pub fn certificate(&self) -> Option<&Path> {
-        self.certificate.as_deref()
+        self.authority.as_ref().map(Authority::certificate)
     }
 
     /// Runs a script in the database `larder` and returns what the client

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use rustix::process::Signal;
 
+use crate::certificates;
 use crate::process::{self, Home, ServerProcess};
 use crate::psql;
 
@@ -73,7 +74,7 @@ impl Postgres {
                 .arg(format!("--pwfile={}", password.display()))
                 .arg("--pgdata=data"),
         );
-        let certificate = options.tls.then(|| process::certificate(&home));
+        let certificate = options.tls.then(|| certificates::self_signed(&home));
         let port = process::free_port();
         let mut postgres = Self { server: None, home, port, certificate };
         postgres.start();

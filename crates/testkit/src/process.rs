@@ -3,29 +3,52 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tempfile::TempDir;
 
-/// How long a server may take to start or stop on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(90);
-const POLL: Duration = Duration::from_millis(20);
+mod port;
+mod slot;
 
-/// A port that was free a moment ago.
+pub(crate) use port::Port;
+pub(crate) use slot::ProcessSlot;
+
+/// How long a server may take to start or stop on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+const POLL: Duration = Duration::from_millis(10);
+
+/// A port that nobody listens at, and that no other test is given before this
+/// process ends.
 ///
 /// # Panics
 /// If the machine has none.
 #[must_use]
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
-    listener.local_addr().expect("a listener has an address").port()
+    static GIVEN: Mutex<Vec<Port>> = Mutex::new(Vec::new());
+    let port = Port::reserve();
+    let number = port.number();
+    GIVEN.lock().unwrap_or_else(PoisonError::into_inner).push(port);
+    number
+}
+
+/// Waits until something holds that no event tells of.
+///
+/// # Panics
+/// If it does not hold in time, with what was waited for.
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "this does not come about: {what}");
+        thread::sleep(POLL);
+    }
 }
 
 /// The first of these programs that is installed, by name or path.
@@ -33,23 +56,22 @@ pub fn free_port() -> u16 {
 /// # Panics
 /// If none is, with the Debian package that has it.
 pub(crate) fn program(candidates: &[&str], package: &str) -> PathBuf {
+    find_program(candidates).unwrap_or_else(|| {
+        panic!("{} is not installed: run ./test, or apt-get install {package}", candidates[0])
+    })
+}
+
+/// The first of these programs that is installed, if one is.
+pub(crate) fn find_program(candidates: &[&str]) -> Option<PathBuf> {
     let directories = std::env::var_os("PATH").unwrap_or_default();
     let directories: Vec<PathBuf> = std::env::split_paths(&directories).collect();
-    for candidate in candidates {
-        let path = Path::new(candidate);
-        if path.is_absolute() && path.is_file() {
-            return path.to_owned();
-        }
-        // The servers' own directories are often not on an ordinary user's path.
-        let system = ["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from);
-        for directory in directories.iter().chain(&system) {
-            let path = directory.join(candidate);
-            if path.is_file() {
-                return path;
-            }
-        }
-    }
-    panic!("{} is not installed: run ./test, or apt-get install {package}", candidates[0]);
+    // The servers' own directories are often not on an ordinary user's path.
+    let system = ["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from);
+    candidates.iter().find_map(|candidate| {
+        // An absolute path stays what it is when it is joined.
+        let paths = directories.iter().chain(&system).map(|directory| directory.join(candidate));
+        paths.into_iter().find(|path| path.is_file())
+    })
 }
 
 /// A directory for a server's files, and the user that the server runs as: the
@@ -112,7 +134,8 @@ impl Home {
         command
     }
 
-    fn own(&self, path: &Path) {
+    /// Gives a file to the server's user.
+    pub(crate) fn own(&self, path: &Path) {
         if let Some((user, group)) = self.user {
             chown(path, Some(user), Some(group)).expect("root can give files away");
         }
@@ -150,6 +173,20 @@ impl ServerProcess {
     /// # Panics
     /// If it ends or is not ready in time, with the end of its log.
     pub(crate) fn start(command: &mut Command, log: &Path, is_ready: impl Fn() -> bool) -> Self {
+        Self::try_start(command, log, is_ready)
+            .unwrap_or_else(|log_end| panic!("the server ended at once {log_end}"))
+    }
+
+    /// [`ServerProcess::start`] of a server that may end at once: the error is
+    /// how it ended and the end of its log.
+    ///
+    /// # Panics
+    /// If it is not ready in time.
+    pub(crate) fn try_start(
+        command: &mut Command,
+        log: &Path,
+        is_ready: impl Fn() -> bool,
+    ) -> Result<Self, String> {
         let output = File::options().create(true).append(true).open(log).expect("the log opens");
         let errors = output.try_clone().expect("a file handle can be doubled");
         let child = command.stdout(output).stderr(errors).spawn().unwrap_or_else(|error| {
@@ -160,12 +197,21 @@ impl ServerProcess {
         while !is_ready() {
             let status = server.child.try_wait().expect("a child can be asked for its status");
             if let Some(status) = status {
-                panic!("the server ended at once ({status}): {}", server.log_end());
+                return Err(format!("({status}): {}", server.log_end()));
             }
             assert!(Instant::now() < deadline, "the server is not ready: {}", server.log_end());
             thread::sleep(POLL);
         }
-        server
+        Ok(server)
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it has not ended by itself.
+    pub(crate) fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
     }
 
     /// Asks the server to stop, waits, and kills it if it does not.
@@ -195,15 +241,16 @@ impl ServerProcess {
     /// If they go on for too long.
     pub(crate) fn pause(&self) {
         self.signal(Signal::STOP);
-        let deadline = Instant::now() + PATIENCE;
-        while !self.is_paused() {
-            assert!(Instant::now() < deadline, "the server does not stand still");
-            thread::sleep(POLL);
-        }
+        wait_until("the server stands still", || self.is_paused());
     }
 
-    /// Whether all threads are in the state `T`.
-    fn is_paused(&self) -> bool {
+    /// Makes the server go on after [`ServerProcess::pause`].
+    pub(crate) fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// Whether it stands still: all threads are in the state `T`.
+    pub(crate) fn is_paused(&self) -> bool {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id()));
         tasks.expect("Linux lists the threads").flatten().all(|task| {
             let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
@@ -230,50 +277,6 @@ impl Drop for ServerProcess {
 /// Whether somebody listens at a port of the loopback address.
 pub(crate) fn is_listening(port: u16) -> bool {
     TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
-}
-
-/// Makes `server.crt`, a certificate for `localhost`, not for 127.0.0.1, that
-/// signs itself, and its key `server.key`. Returns what to trust: itself.
-///
-/// # Panics
-/// If openssl is not installed or fails.
-pub(crate) fn certificate(home: &Home) -> PathBuf {
-    make_certificate(home, "server", &["-subj", "/CN=localhost"], &SERVER)
-}
-
-/// The same, signed by an authority of its own, which is what to trust.
-///
-/// # Panics
-/// As [`certificate`].
-pub(crate) fn signed_certificate(home: &Home) -> PathBuf {
-    let authority = make_certificate(home, "authority", &["-subj", "/CN=Authority"], &AUTHORITY);
-    let path = |name: &str| home.path().join(name).display().to_string();
-    let (certificate, key) = (path("authority.crt"), path("authority.key"));
-    let signer = ["-subj", "/CN=localhost", "-CA", &certificate, "-CAkey", &key];
-    make_certificate(home, "server", &signer, &SERVER);
-    authority
-}
-
-const SERVER: [&str; 4] =
-    ["-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=critical,CA:FALSE"];
-const AUTHORITY: [&str; 2] = ["-addext", "basicConstraints=critical,CA:TRUE"];
-
-fn make_certificate(home: &Home, name: &str, signer: &[&str], extensions: &[&str]) -> PathBuf {
-    let path = |ending: &str| home.path().join(format!("{name}.{ending}"));
-    let (certificate, key) = (path("crt"), path("key"));
-    let mut openssl = Command::new(program(&["openssl"], "openssl"));
-    openssl
-        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30"])
-        .args(signer)
-        .args(extensions)
-        .arg("-keyout")
-        .arg(&key)
-        .arg("-out")
-        .arg(&certificate);
-    run(&mut openssl);
-    home.keep_private(&key);
-    home.own(&certificate);
-    certificate
 }
 
 fn user_ids(name: &str) -> Option<(u32, u32)> {
