@@ -1,5 +1,7 @@
+use std::collections::HashMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -20,6 +22,9 @@ const SECS_MAX: u64 = 60 * 60 * 24 * 30;
 const POLL_PAUSE: Duration = Duration::from_millis(10);
 const POLL_PAUSE_MAX: Duration = Duration::from_millis(250);
 
+/// Leases remembered at most.
+const SEEN_MAX: usize = 4_096;
+
 /// A token's lower bits are the number of the item's last change, the upper ones
 /// say which run of the server gave it: numbers begin anew with each.
 const CAS_BITS: u32 = 48;
@@ -30,7 +35,9 @@ const CAS_MASK: u64 = (1 << CAS_BITS) - 1;
 /// has won.
 ///
 /// Memcached counts whole seconds: a lease is granted for its duration rounded
-/// up, and one more. It may evict a lease, or lose it by a restart: then a
+/// up, and one more. Who does not get it is told the exact rest of it if this
+/// node was granted it, and else the whole seconds that the server shows; past
+/// that it may still be held for one or two. Memcached may evict a lease, or lose it by a restart: then a
 /// second node loads, and versions decide whose answer is kept. A server that
 /// died grants no leases; whoever asks gets its error.
 ///
@@ -44,40 +51,71 @@ const CAS_MASK: u64 = (1 << CAS_BITS) - 1;
 pub struct MemcachedLease {
     client: Memcached,
     names: ItemNames,
+    /// When the leases seen here end at the latest.
+    seen: Mutex<HashMap<WireKey, Seen>>,
+}
+
+/// A lease that this node was granted or was refused.
+struct Seen {
+    token: LeaseToken,
+    ends_at: Instant,
 }
 
 impl MemcachedLease {
     /// The leases of the cache with this name.
     #[must_use]
     pub fn new(client: &Memcached, cache: &str) -> Self {
-        Self { client: client.clone(), names: ItemNames::new(cache) }
+        Self { client: client.clone(), names: ItemNames::new(cache), seen: Mutex::default() }
     }
 
     async fn acquire_group(
         &self,
         server: usize,
         names: Vec<WireKey>,
-        ttl_secs: u32,
+        duration: Duration,
     ) -> Result<Vec<LeaseGrant>> {
+        let secs = secs_up(duration_micros(duration)).saturating_add(1).min(SECS_MAX);
+        let ttl_secs = u32::try_from(secs).unwrap_or(u32::MAX);
         let session = self.client.session(server).await?;
-        let request = |name: WireKey| Request::get(name).with_cas().with_ttl().vivify(ttl_secs);
-        let requests: Vec<Request> = names.into_iter().map(request).collect();
+        let request =
+            |name: &WireKey| Request::get(name.clone()).with_cas().with_ttl().vivify(ttl_secs);
+        let requests: Vec<Request> = names.iter().map(request).collect();
         let answers = session.call(&requests).await?;
-        let grant = |reply| match reply {
-            Reply::Done(flags) if flags.is_won => {
-                Ok(LeaseGrant::Granted(token(&session, flags.cas.unwrap_or(0))))
-            }
-            // What a server shows of its clock may be two seconds behind.
+        let grant = |(name, reply)| match reply {
             Reply::Done(flags) => {
-                let left = flags.ttl_secs.unwrap_or(ttl_secs);
-                Ok(LeaseGrant::Held(Duration::from_secs(u64::from(left) + 2)))
+                let token = token(&session, flags.cas.unwrap_or(0));
+                if flags.is_won {
+                    self.rest(name, token, duration);
+                    return Ok(LeaseGrant::Granted(token));
+                }
+                let shown = Duration::from_secs(flags.ttl_secs.unwrap_or(ttl_secs).into());
+                Ok(LeaseGrant::Held(self.rest(name, token, shown)))
             }
             Reply::Complaint(complaint) => {
                 Err(failure::refused(self.client.address(server), &complaint))
             }
             _ => Err(failure::garbled(self.client.address(server), "no answer to a lease")),
         };
-        answers.replies.into_iter().map(grant).collect()
+        names.into_iter().zip(answers.replies).map(grant).collect()
+    }
+
+    /// How long a lease lasts at most, as it is seen now and was seen before.
+    fn rest(&self, name: WireKey, token: LeaseToken, at_most: Duration) -> Duration {
+        let now = Instant::now();
+        let ends_at = now.checked_add(at_most).unwrap_or(now);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() >= SEEN_MAX {
+            seen.retain(|_, lease| lease.ends_at > now);
+        }
+        if seen.len() >= SEEN_MAX {
+            seen.clear();
+        }
+        let lease = seen.entry(name).or_insert(Seen { token, ends_at });
+        if lease.token != token {
+            *lease = Seen { token, ends_at };
+        }
+        lease.ends_at = lease.ends_at.min(ends_at);
+        (lease.ends_at - now).max(POLL_PAUSE)
     }
 
     async fn release_group(&self, server: usize, leases: Vec<(WireKey, LeaseToken)>) -> Result<()> {
@@ -117,12 +155,10 @@ impl MemcachedLease {
 
 impl Lease for MemcachedLease {
     async fn acquire_many(&self, keys: &[Key], duration: Duration) -> Result<Vec<LeaseGrant>> {
-        let secs = secs_up(duration_micros(duration)).saturating_add(1).min(SECS_MAX);
-        let ttl_secs = u32::try_from(secs).unwrap_or(u32::MAX);
         let names: Vec<WireKey> = keys.iter().map(|key| self.names.lease(key)).collect();
         let groups = self.routes(&names)?.into_iter().map(|(server, indexes)| {
             let names = indexes.iter().map(|index| names[*index].clone()).collect();
-            async move { (indexes, self.acquire_group(server, names, ttl_secs).await) }
+            async move { (indexes, self.acquire_group(server, names, duration).await) }
         });
         let mut grants = vec![LeaseGrant::Held(Duration::ZERO); keys.len()];
         for (indexes, group) in join_all(groups).await {

@@ -4,9 +4,43 @@ use larder_core::{Key, Lease, LeaseGrant, LeaseToken};
 use larder_memcached::{Memcached, MemcachedLease};
 use larder_testkit::conformance::block_on;
 
-use crate::support::{PATIENCE, options, servers};
+use crate::support::{PATIENCE, TestServer, options, servers};
 
 const LONG: Duration = Duration::from_secs(60);
+
+larder_testkit::lease_conformance!(on_one_server, async { OwnLease::on(servers(1)).await });
+larder_testkit::lease_conformance!(on_three_servers, async { OwnLease::on(servers(3)).await });
+
+/// Leases that keep their servers running.
+struct OwnLease {
+    lease: MemcachedLease,
+    _servers: Vec<TestServer>,
+}
+
+impl OwnLease {
+    async fn on(servers: Vec<TestServer>) -> Self {
+        let client = Memcached::connect(options(&servers)).await.expect("they run");
+        Self { lease: MemcachedLease::new(&client, "conformance"), _servers: servers }
+    }
+}
+
+impl Lease for OwnLease {
+    async fn acquire_many(
+        &self,
+        keys: &[Key],
+        duration: Duration,
+    ) -> larder_core::Result<Vec<LeaseGrant>> {
+        self.lease.acquire_many(keys, duration).await
+    }
+
+    async fn release_many(&self, leases: &[(Key, LeaseToken)]) -> larder_core::Result<()> {
+        self.lease.release_many(leases).await
+    }
+
+    async fn released(&self, key: &Key, at_most: Duration) {
+        self.lease.released(key, at_most).await;
+    }
+}
 
 fn granted(grant: LeaseGrant) -> LeaseToken {
     match grant {
@@ -39,7 +73,7 @@ fn one_of_many_nodes_gets_each_lease() {
                 match grant {
                     LeaseGrant::Granted(_) => winners[index] += 1,
                     LeaseGrant::Held(left) => {
-                        assert!(left <= LONG + Duration::from_secs(4), "{left:?}");
+                        assert!(left <= LONG + Duration::from_secs(1), "{left:?}");
                     }
                 }
             }
@@ -105,7 +139,7 @@ fn a_lease_that_nobody_gives_back_runs_out() {
         granted(acquire(&lease, &key, LONG).await);
         let took = began.elapsed();
         assert!(took >= Duration::from_secs(1), "it ran out after {took:?}");
-        assert!(took <= left + Duration::from_secs(2), "{took:?}, said to be {left:?}");
+        assert!(took >= left, "{took:?}, said to be {left:?}");
     });
 }
 

@@ -1,58 +1,63 @@
 //! Passwords and TLS.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use larder_core::{ErrorKind, Store};
-use larder_memcached::{Credentials, Memcached, MemcachedStore, TlsOptions};
+use larder_memcached::{Credentials, Memcached, MemcachedOptions, MemcachedStore, TlsOptions};
+use larder_testkit::certificates::Authority;
 use larder_testkit::conformance::{block_on, store::entry};
 use tempfile::TempDir;
 
-use crate::support::{TestServer, options, put, version};
+use crate::support::{TestServer, address, options, put, version, wait_until};
 
-/// A directory that the server's user can read, with these files.
-fn directory(files: &[(&str, &str)]) -> TempDir {
-    use std::os::unix::fs::PermissionsExt;
-    let directory = TempDir::new().expect("a temporary directory can be made");
-    let open = |path: &Path, mode| {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
-            .expect("one's own file can be opened to others");
-    };
-    open(directory.path(), 0o755);
-    for (name, text) in files {
-        let path = directory.path().join(name);
-        std::fs::write(&path, text).expect("a small file can be written");
-        open(&path, 0o644);
+/// A memcached that asks for a password. The testkit's own looks whether it
+/// answers without one.
+struct PasswordServer {
+    child: Child,
+    address: SocketAddr,
+    _directory: TempDir,
+}
+
+impl PasswordServer {
+    fn start(users: &str) -> Self {
+        let directory = TempDir::new().expect("a temporary directory can be made");
+        let file = directory.path().join("users");
+        std::fs::write(&file, users).expect("a small file can be written");
+        // The server runs as another user.
+        for (path, mode) in [(directory.path(), 0o755), (&*file, 0o644)] {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+                .expect("one's own file can be opened to others");
+        }
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, larder_testkit::process::free_port()));
+        let child = Command::new("memcached")
+            .args(["-u", "nobody", "-U", "0", "-l", &address.to_string(), "-Y"])
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("memcached can be started: install the Debian package `memcached`");
+        let server = Self { child, address, _directory: directory };
+        wait_until("memcached listens", || TcpStream::connect(address).is_ok());
+        server
     }
-    directory
 }
 
-fn path(directory: &TempDir, name: &str) -> String {
-    directory.path().join(name).display().to_string()
+impl Drop for PasswordServer {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
-/// A certificate for `localhost` that signs itself, and its key.
-fn certificate() -> TempDir {
-    let directory = directory(&[("server.key", "")]);
-    let (key, certificate) = (path(&directory, "server.key"), path(&directory, "server.crt"));
-    let output = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"])
-        .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"])
-        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
-        .args(["-keyout", &key, "-out", &certificate])
-        .output()
-        .expect("openssl can be started: install the Debian package `openssl`");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644))
-        .expect("one's own file can be opened to others");
-    directory
-}
-
-fn tls_server(directory: &TempDir) -> TestServer {
-    let chain = format!("ssl_chain_cert={}", path(directory, "server.crt"));
-    let key = format!("ssl_key={}", path(directory, "server.key"));
-    TestServer::start_with(&["-Z", "-o", &chain, "-o", &key])
+fn tls_server(authority: &Authority) -> TestServer {
+    let mut options = larder_testkit::memcached::MemcachedOptions::default();
+    options.tls = Some(larder_testkit::certificates::TlsOptions::new(authority));
+    TestServer::launch(&options)
 }
 
 fn tls(ca_file: Option<PathBuf>) -> Option<TlsOptions> {
@@ -65,9 +70,9 @@ fn tls(ca_file: Option<PathBuf>) -> Option<TlsOptions> {
 #[test]
 fn the_right_password_lets_in_and_others_say_what_to_do() {
     block_on(async {
-        let directory = directory(&[("users", "other:word\nshop:se:cret\n")]);
-        let servers = [TestServer::start_with(&["-Y", &path(&directory, "users")])];
-        let mut options = options(&servers);
+        let server = PasswordServer::start("other:word\nshop:se:cret\n");
+        let mut options = MemcachedOptions::new([address(server.address)]);
+        options.response_timeout = crate::support::PATIENCE;
         options.credentials = Some(Credentials::new("shop", "se:cret"));
         let client = Memcached::connect(options.clone()).await.expect("the password is right");
         let store = MemcachedStore::new(&client, "album");
@@ -102,10 +107,10 @@ fn a_server_that_asks_for_no_password_is_sent_none() {
 #[test]
 fn tls_is_spoken_with_whom_is_trusted() {
     block_on(async {
-        let directory = certificate();
-        let servers = [tls_server(&directory)];
+        let authority = Authority::new();
+        let servers = [tls_server(&authority)];
         let mut options = options(&servers);
-        options.tls = tls(Some(directory.path().join("server.crt")));
+        options.tls = tls(Some(authority.certificate().to_owned()));
         let client = Memcached::connect(options.clone()).await.expect("it is trusted");
         let store = MemcachedStore::new(&client, "album");
         put(&store, "k", "value", 1).await;
@@ -124,7 +129,7 @@ fn tls_is_spoken_with_whom_is_trusted() {
 
         // It names localhost, and not this.
         let mut named = TlsOptions::default();
-        named.ca_file = Some(directory.path().join("server.crt"));
+        named.ca_file = Some(authority.certificate().to_owned());
         named.server_name = Some("cache.example".to_owned());
         options.tls = Some(named);
         let error = Memcached::connect(options.clone()).await.expect_err("another name");
@@ -132,7 +137,7 @@ fn tls_is_spoken_with_whom_is_trusted() {
 
         // Without TLS it is understood by nobody.
         options.tls = None;
-        options.connect_timeout = std::time::Duration::from_secs(1);
+        options.connect_timeout = Duration::from_secs(1);
         let error = Memcached::connect(options).await.expect_err("it speaks TLS");
         assert!(error.remedy_text().is_some() || error.is_retryable(), "{error}");
     });
@@ -141,11 +146,11 @@ fn tls_is_spoken_with_whom_is_trusted() {
 #[test]
 fn tls_with_a_server_that_does_not_speak_it_fails() {
     block_on(async {
-        let directory = certificate();
+        let authority = Authority::new();
         let servers = [TestServer::start()];
         let mut options = options(&servers);
-        options.connect_timeout = std::time::Duration::from_secs(3);
-        options.tls = tls(Some(directory.path().join("server.crt")));
+        options.connect_timeout = Duration::from_secs(3);
+        options.tls = tls(Some(authority.certificate().to_owned()));
         Memcached::connect(options).await.expect_err("it speaks no TLS");
     });
 }
@@ -154,7 +159,10 @@ fn tls_with_a_server_that_does_not_speak_it_fails() {
 fn certificates_that_cannot_be_read_are_told_before_anything_is_sent() {
     let servers = [TestServer::start()];
     let mut options = options(&servers);
-    let directory = directory(&[("empty.pem", ""), ("none.pem", "no certificate\n")]);
+    let directory = TempDir::new().expect("a temporary directory can be made");
+    for (name, text) in [("empty.pem", ""), ("none.pem", "no certificate\n")] {
+        std::fs::write(directory.path().join(name), text).expect("a small file can be written");
+    }
     for name in ["missing.pem", "empty.pem", "none.pem"] {
         options.tls = tls(Some(directory.path().join(name)));
         let error = Memcached::connect_lazily(options.clone()).expect_err("no certificate");

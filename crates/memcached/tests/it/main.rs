@@ -7,6 +7,7 @@ mod faults;
 mod lease;
 mod login;
 mod probe;
+mod proxied;
 mod scripted;
 mod store;
 mod support;

@@ -2,7 +2,7 @@ use larder_core::ErrorKind;
 use larder_memcached::{Credentials, Finding, MemcachedOptions, Severity, probe};
 use larder_testkit::conformance::block_on;
 
-use crate::support::{TestServer, options};
+use crate::support::{TestServer, options, server_with};
 
 /// What is not as it should be: the subject and how bad it is.
 fn bad(findings: &[Finding]) -> Vec<(&'static str, Severity)> {
@@ -44,13 +44,13 @@ fn a_password_that_nobody_asks_for_is_worth_a_word() {
 #[test]
 fn one_that_is_gone_and_one_without_compare_and_swap_fail() {
     block_on(async {
-        let servers = [TestServer::start(), TestServer::start_with(&["-C"])];
+        let servers = [TestServer::start(), server_with(&["-C"])];
         servers[0].kill();
         let findings = probe(&options(&servers)).await.expect("options are right");
         let expected = [("connection", Severity::Failure), ("connection", Severity::Failure)];
         assert_eq!(bad(&findings), expected);
         for (finding, server) in findings.iter().zip(&servers) {
-            assert_eq!(finding.server.port, server.port());
+            assert_eq!(finding.server.port, server.address().port());
         }
     });
 }
@@ -58,7 +58,7 @@ fn one_that_is_gone_and_one_without_compare_and_swap_fail() {
 #[test]
 fn evictions_are_found() {
     block_on(async {
-        let servers = [TestServer::start_with(&["-m", "2", "-o", "no_lru_maintainer"])];
+        let servers = [server_with(&["-m", "2", "-o", "no_lru_maintainer"])];
         let value = "x".repeat(100_000);
         for number in 0..200 {
             let request = format!("ms {number} {}\r\n{value}\r\n", value.len());
@@ -73,7 +73,7 @@ fn evictions_are_found() {
 #[test]
 fn a_server_that_refuses_when_full_is_found() {
     block_on(async {
-        let servers = [TestServer::start_with(&["-M"])];
+        let servers = [server_with(&["-M"])];
         let findings = probe(&options(&servers)).await.expect("options are right");
         assert!(bad(&findings).contains(&("evictions", Severity::Warning)), "{findings:?}");
     });

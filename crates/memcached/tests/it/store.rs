@@ -5,12 +5,12 @@ use larder_core::{ErrorKind, Key, PutCondition, PutOutcome, Store, Tags, Ttl, Ve
 use larder_memcached::{Memcached, MemcachedStore, StoreOptions};
 use larder_testkit::conformance::{block_on, store::entry};
 
-use crate::support::{OwnStore, TestServer, options, put, servers, version};
+use crate::support::{OwnStore, options, put, server_with, servers, version};
 
 larder_testkit::store_conformance!(on_one_server, async { OwnStore::on(servers(1)).await });
 larder_testkit::store_conformance!(on_three_servers, async { OwnStore::on(servers(3)).await });
 larder_testkit::store_conformance!(with_large_items, async {
-    OwnStore::on(vec![TestServer::start_with(&["-I", "4m"])]).await
+    OwnStore::on(vec![server_with(&["-I", "4m"])]).await
 });
 
 #[test]
