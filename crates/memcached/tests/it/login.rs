@@ -55,9 +55,8 @@ impl Drop for PasswordServer {
 }
 
 fn tls_server(authority: &Authority) -> TestServer {
-    let mut options = larder_testkit::memcached::MemcachedOptions::default();
-    options.tls = Some(larder_testkit::certificates::TlsOptions::new(authority));
-    TestServer::launch(&options)
+    let tls = Some(larder_testkit::certificates::TlsOptions::new(authority));
+    TestServer::launch(&larder_testkit::memcached::MemcachedOptions { tls, ..Default::default() })
 }
 
 fn tls(ca_file: Option<PathBuf>) -> Option<TlsOptions> {

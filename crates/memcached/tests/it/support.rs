@@ -16,8 +16,8 @@ pub(crate) type TestServer = larder_testkit::memcached::Memcached;
 
 /// Starts a server with further arguments.
 pub(crate) fn server_with(arguments: &[&str]) -> TestServer {
-    let mut options = larder_testkit::memcached::MemcachedOptions::default();
-    options.arguments = arguments.iter().map(ToString::to_string).collect();
+    let arguments = arguments.iter().map(ToString::to_string).collect();
+    let options = larder_testkit::memcached::MemcachedOptions { arguments, ..Default::default() };
     TestServer::launch(&options)
 }
 
