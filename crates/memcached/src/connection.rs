@@ -116,10 +116,16 @@ impl Connection {
         if pending.ends_with_noop() {
             Request::noop().encode(0, false, &mut bytes)?;
         }
-        let (answer, answered) = oneshot::channel();
+        let (answer, mut answered) = oneshot::channel();
         let batch = Batch { bytes, pending, answer };
         self.batches.send(batch).await.map_err(|_| self.cause())?;
-        answered.await.map_err(|_| self.cause())
+        // A batch that is sent while the connection ends may stay in the channel,
+        // and its end with it: so the channel's own end counts, too.
+        tokio::select! {
+            biased;
+            answers = &mut answered => answers.map_err(|_| self.cause()),
+            () = self.batches.closed() => answered.try_recv().map_err(|_| self.cause()),
+        }
     }
 
     fn cause(&self) -> Error {

@@ -148,10 +148,16 @@ impl Server {
             response_timeout: self.options.response_timeout,
             value_bytes_max: Arc::clone(&self.item_bytes_max),
         };
-        let server = Arc::downgrade(self);
-        let ended = move |end| {
-            if let (End::Failed, Some(server)) = (end, server.upgrade()) {
-                server.note_failure();
+        // Until then whoever connects counts the failure, and not the connection.
+        let is_introduced = Arc::new(AtomicBool::new(false));
+        let ended = {
+            let (server, is_introduced) = (Arc::downgrade(self), Arc::clone(&is_introduced));
+            move |end| {
+                if let (End::Failed, true, Some(server)) =
+                    (end, is_introduced.load(Ordering::Acquire), server.upgrade())
+                {
+                    server.note_failure();
+                }
             }
         };
         let connection = match &self.tls {
@@ -163,6 +169,7 @@ impl Server {
         let clock = self.clock_of(&introduction);
         let incarnation = introduction.incarnation;
         let server = Arc::downgrade(self);
+        is_introduced.store(true, Ordering::Release);
         Ok(Arc::new(Session { connection, server, clock, incarnation, introduction }))
     }
 
