@@ -19,6 +19,7 @@ const PLACES: [(&str, Place); 10] = [
     ("larder-redis", Place::Floor(1)),
     ("larder-sql", Place::Floor(1)),
     ("larder-disk", Place::Floor(1)),
+    ("larder-memcached", Place::Floor(1)),
     ("larder-testkit", Place::TestKit),
     ("larder", Place::Floor(2)),
     ("larder-server", Place::Floor(3)),
