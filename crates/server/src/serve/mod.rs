@@ -4,6 +4,7 @@ mod banner;
 mod breakers;
 mod build;
 pub mod connect;
+mod front;
 mod members;
 mod memory;
 mod plan;
@@ -51,6 +52,8 @@ pub struct Server {
     pub skipped: Vec<SkippedTable>,
     /// How the memory is divided.
     pub division: Division,
+    /// The Redis that it stands in front of, if there is one; without secrets.
+    pub upstream: Option<String>,
     /// The Redis door.
     pub door: Monitor,
     /// Where the Redis door listens.
@@ -126,6 +129,9 @@ async fn start(settings: Settings) -> Result<(Door, Arc<Server>, admin::Listener
     }
     let door_options = door_options(&settings).map_err(|error| from_error(&error))?;
     let access = admin::Access::new(door_options.password.as_deref(), &door_options.users);
+    if let Some(front) = &door_options.front {
+        front::check(front).await.map_err(|error| front::mistake(&settings, &error))?;
+    }
     let connected = connect::connect(&settings).await.map_err(Diagnostics)?;
     let plan = plan(&settings, &connected.found);
     if !plan.mistakes.is_empty() {
@@ -155,6 +161,7 @@ async fn start(settings: Settings) -> Result<(Door, Arc<Server>, admin::Listener
         connected,
         skipped: plan.skipped,
         division,
+        upstream: door_options.front.as_ref().map(|front| front.upstream.label()),
         redis_address: door.address(),
         door: door.monitor(),
         admin_address: admin.address(),
@@ -238,6 +245,7 @@ fn door_options(settings: &Settings) -> larder_core::Result<DoorOptions> {
         password: secrets::password(&settings.config)?,
         users: secrets::users(&settings.config)?,
         dangerous_commands: dangerous.collect(),
+        front: front::options(&settings.config)?,
         ..DoorOptions::default()
     };
     if let Some(threads) = server.threads {
