@@ -15,15 +15,13 @@ use crate::process::{self, Home, program};
 ///
 /// ```no_run
 /// use larder_testkit::certificates::Authority;
-/// use larder_testkit::redis::{RedisOptions, RedisServer, TlsOptions};
+/// use larder_testkit::redis::{RedisOptions, RedisServer};
 ///
 /// let authority = Authority::new();
-/// let tls = TlsOptions::new(&authority);
-/// let redis = RedisServer::launch(&RedisOptions { tls: Some(tls), ..RedisOptions::default() });
-/// let trusted = authority.certificate();
+/// let redis = RedisServer::launch(&RedisOptions::with_tls(&authority));
+/// assert_eq!(redis.certificate(), Some(authority.certificate()));
 /// let stranger = Authority::new();
-/// assert_ne!(trusted, stranger.certificate());
-/// # drop(redis);
+/// assert_ne!(redis.certificate(), Some(stranger.certificate()));
 /// ```
 #[derive(Clone)]
 pub struct Authority(Arc<Files>);
@@ -108,6 +106,40 @@ impl Default for Authority {
 impl fmt::Debug for Authority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Authority").field(&self.0.certificate).finish()
+    }
+}
+
+/// How a server offers TLS.
+#[derive(Clone, Debug)]
+pub struct TlsOptions {
+    /// Who signs its certificate, and those of clients if it asks for them.
+    pub authority: Authority,
+    /// The names in its certificate.
+    pub names: Vec<String>,
+    /// Whether clients need a certificate of the authority.
+    pub demands_client_certificate: bool,
+}
+
+impl TlsOptions {
+    /// A certificate for `localhost` and 127.0.0.1; clients need none.
+    #[must_use]
+    pub fn new(authority: &Authority) -> Self {
+        Self {
+            authority: authority.clone(),
+            names: LOCAL_NAMES.map(str::to_owned).into(),
+            demands_client_certificate: false,
+        }
+    }
+
+    /// The same with other names in the certificate.
+    #[must_use]
+    pub fn names<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        self.names = names.into_iter().map(Into::into).collect();
+        self
+    }
+
+    pub(crate) fn names_list(&self) -> Vec<&str> {
+        self.names.iter().map(String::as_str).collect()
     }
 }
 

@@ -16,8 +16,10 @@ use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tempfile::TempDir;
 
 mod port;
+mod slot;
 
 pub(crate) use port::Port;
+pub(crate) use slot::ProcessSlot;
 
 /// How long a server may take to start or stop on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);

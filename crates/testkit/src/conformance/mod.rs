@@ -3,8 +3,12 @@
 //! One line in an adapter's tests runs the whole suite against it:
 //! [`store_conformance!`](crate::store_conformance) for a
 //! [`larder_core::Store`], [`origin_conformance!`](crate::origin_conformance)
-//! for a [`larder_core::Origin`].
+//! for a [`larder_core::Origin`], [`lease_conformance!`](crate::lease_conformance)
+//! for a [`larder_core::Lease`], [`bus_conformance!`](crate::bus_conformance) for a
+//! [`larder_core::Bus`].
 
+pub mod bus;
+pub mod lease;
 pub mod origin;
 pub mod store;
 

@@ -40,6 +40,10 @@ macro_rules! store_conformance {
             watermarks_only_rise
             nothing_to_do_is_done
             the_newest_of_many_writers_stays
+            a_thousand_keys_are_one_batch
+            an_invalidation_wins_over_every_older_put_beside_it
+            what_expires_beside_older_puts_is_not_fresh
+            tags_are_any_text
             a_value_over_the_limit_is_refused
         }
     };
@@ -331,6 +335,129 @@ pub async fn the_newest_of_many_writers_stays<S: Store>(store: S) {
     }
     let held = store.get(&key).await.expect("a read").expect("they wrote");
     assert_eq!(held.version, Version::new(WRITERS));
+}
+
+/// Batches are not cut off, mixed up or refused.
+pub async fn a_thousand_keys_are_one_batch<S: Store>(store: S) {
+    const COUNT: usize = 1_000;
+    let keys: Vec<Key> =
+        (0..COUNT).map(|n| Key::new(format!("conformance:thousand:{n}"))).collect();
+    let entries: Vec<(Key, StoredEntry)> =
+        keys.iter().map(|key| (key.clone(), entry(&key.to_string(), 5))).collect();
+    let outcomes = store.put_many(&entries, PutCondition::NewerThanHeld).await.expect("a put");
+    assert_eq!(outcomes, [PutOutcome::Stored; COUNT]);
+    let read = store.get_many(&keys).await.expect("a read");
+    assert_eq!(read.len(), COUNT);
+    for (key, held) in keys.iter().zip(read) {
+        let expected = Value::Present(Bytes::from(key.to_string()));
+        assert_eq!(held.map(|held| held.value), Some(expected), "{key}");
+    }
+    let (removed, kept) = keys.split_at(COUNT / 2);
+    store.invalidate_many(removed, Version::new(9), Verb::Remove).await.expect("a removal");
+    let read = store.get_many(&keys).await.expect("a read");
+    let held = read.iter().filter(|held| held.is_some()).count();
+    assert_eq!((held, read[..removed.len()].iter().flatten().count()), (kept.len(), 0));
+    let late: Vec<(Key, StoredEntry)> =
+        keys.iter().map(|key| (key.clone(), entry("late", 4))).collect();
+    let outcomes = store.put_many(&late, PutCondition::NewerThanHeld).await.expect("a put");
+    let refused = |outcome: &&PutOutcome| matches!(outcome, PutOutcome::Refused(_));
+    assert_eq!(outcomes.iter().filter(refused).count(), COUNT, "what is late is refused");
+}
+
+/// Whichever comes first: a load that began before a removal is not kept after
+/// it, and one that began after it is.
+pub async fn an_invalidation_wins_over_every_older_put_beside_it<S: Store>(store: S) {
+    let store = invalidate_beside_puts(store, Verb::Remove, "raced:removed").await;
+    for number in 0..RACES {
+        let key = Key::new(format!("conformance:raced:removed:{number}"));
+        let held = get_one(&*store, &key).await.map(|held| held.version);
+        let expected = (number % 2 == 1).then_some(Version::new(NEWER));
+        assert_eq!(held, expected, "{key} after a removal at {INVALIDATED_AT}");
+    }
+}
+
+/// The same of what may be served stale.
+pub async fn what_expires_beside_older_puts_is_not_fresh<S: Store>(store: S) {
+    let store = invalidate_beside_puts(store, Verb::Expire, "raced:expired").await;
+    for number in 0..RACES {
+        let key = Key::new(format!("conformance:raced:expired:{number}"));
+        // What came late is refused, so that nothing need be there.
+        let Some(held) = get_one(&*store, &key).await else { continue };
+        let is_fresh = held.fresh_for != Ttl::For(Duration::ZERO);
+        let is_newer = held.version == Version::new(NEWER);
+        assert_eq!(is_fresh, is_newer, "{key}: {held:?} after it expired at {INVALIDATED_AT}");
+        assert_eq!(is_newer, number % 2 == 1, "{key}: {held:?}");
+    }
+}
+
+/// Of entries and of watermarks alike.
+pub async fn tags_are_any_text<S: Store>(store: S) {
+    let long = "é".repeat(500);
+    let names =
+        ["", " ", "\0\r\n", "artist:{miles}", "*?[a]", "e\u{301}", "é", "\u{10FFFF}", &long];
+    let key = Key::new("conformance:tags");
+    let mut put = entry("value", 1);
+    put.tags = Tags::new(names);
+    put_one(&store, &key, put.clone()).await;
+    let held = get_one(&store, &key).await.expect("it was put");
+    assert_eq!(held.tags, put.tags);
+    let mut marks: Vec<Mark> = (1..)
+        .zip(names)
+        .map(|(version, name)| Mark {
+            tag: Some(Tag::new(name)),
+            verb: Verb::Remove,
+            version: Version::new(version),
+        })
+        .collect();
+    // The whole cache is something else than the tag without a name.
+    marks.push(Mark { tag: None, verb: Verb::Remove, version: Version::new(100) });
+    store.mark(&marks).await.expect("they are marked");
+    let mut held = store.marks().await.expect("the watermarks");
+    held.sort_by_key(|mark| mark.version);
+    assert_eq!(held, marks);
+}
+
+/// How many keys are raced for, and the versions that meet there.
+const RACES: u64 = 24;
+const OLDER: u64 = 5;
+const INVALIDATED_AT: u64 = 7;
+const NEWER: u64 = 9;
+
+/// Invalidates keys while others put what is older; and, of every second key,
+/// what is newer.
+async fn invalidate_beside_puts<S: Store>(store: S, verb: Verb, name: &str) -> Arc<S> {
+    let store = Arc::new(store);
+    let mut tasks = Vec::new();
+    for number in 0..RACES {
+        let key = Key::new(format!("conformance:{name}:{number}"));
+        let put = |version| {
+            let (store, key) = (Arc::clone(&store), key.clone());
+            tokio::spawn(async move {
+                let put = [(key, entry("value", version))];
+                store.put_many(&put, PutCondition::NewerThanHeld).await.expect("a put");
+            })
+        };
+        let invalidate = || {
+            let (store, key) = (Arc::clone(&store), key.clone());
+            tokio::spawn(async move {
+                let at = Version::new(INVALIDATED_AT);
+                store.invalidate_many(&[key], at, verb).await.expect("it is invalidated");
+            })
+        };
+        // Not always in the same order.
+        if number % 4 < 2 {
+            tasks.extend([put(OLDER), invalidate(), put(OLDER)]);
+        } else {
+            tasks.extend([invalidate(), put(OLDER), put(OLDER)]);
+        }
+        if number % 2 == 1 {
+            tasks.push(put(NEWER));
+        }
+    }
+    for task in tasks {
+        task.await.expect("the task ends");
+    }
+    store
 }
 
 /// And not cut off. A store without a limit has nothing to show here.

@@ -24,15 +24,12 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::process::Signal;
-
-use crate::process::{Home, Port, ServerProcess, program, wait_until};
+use crate::process::{Home, Port, ProcessSlot, program, wait_until};
 
 pub use cluster::{Cluster, Migration, SLOTS};
 pub use connection::{Connection, Reply};
-pub use options::{Flavour, RedisOptions, TlsOptions};
+pub use options::{Flavour, RedisOptions};
 pub use replicated::Replicated;
 pub use sentinel::{SENTINEL_NAME, Sentinel};
 
@@ -57,7 +54,7 @@ const PORT_TRIES: usize = 5;
 /// ```
 pub struct RedisServer {
     /// Before the home, so that it ends before its directory goes.
-    process: Mutex<Option<ServerProcess>>,
+    process: ProcessSlot,
     home: Home,
     port: Port,
     mode: Mode,
@@ -119,7 +116,7 @@ impl RedisServer {
                 None => Port::reserve(),
             };
             let server = Self {
-                process: Mutex::new(None),
+                process: ProcessSlot::default(),
                 home: Home::new("redis"),
                 port,
                 mode,
@@ -161,35 +158,35 @@ impl RedisServer {
     /// If it does not run.
     #[must_use]
     pub fn process_id(&self) -> u32 {
-        self.process().as_ref().expect("the server runs").id()
+        self.process.id()
     }
 
     /// Whether it runs, standing still included.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        self.process().as_mut().is_some_and(ServerProcess::is_running)
+        self.process.is_running()
     }
 
     /// Whether it runs and does not stand still.
     #[must_use]
     pub fn is_awake(&self) -> bool {
-        self.process().as_mut().is_some_and(|process| process.is_running() && !process.is_paused())
+        self.process.is_awake()
     }
 
     /// Makes it stand still: it neither answers nor breaks connections. Nothing
     /// happens if it does not run.
     pub fn pause(&self) {
-        self.process().as_ref().inspect(|process| process.pause());
+        self.process.pause();
     }
 
     /// Makes it go on after [`RedisServer::pause`].
     pub fn resume(&self) {
-        self.process().as_ref().inspect(|process| process.resume());
+        self.process.resume();
     }
 
     /// Ends it at once, by SIGKILL. Nothing happens if it does not run.
     pub fn kill(&self) {
-        drop(self.process().take());
+        self.process.kill();
     }
 
     /// Starts it again after [`RedisServer::kill`], on the same port, with what it
@@ -219,9 +216,7 @@ impl RedisServer {
             AfterRestart::WithData => {
                 let saved = self.command(&["SAVE"]);
                 assert_eq!(saved, Reply::Status("OK".to_owned()));
-                if let Some(process) = self.process().take() {
-                    process.stop(Signal::TERM);
-                }
+                self.process.stop();
             }
         }
         self.revive();
@@ -316,9 +311,7 @@ impl RedisServer {
         if self.mode == Mode::Sentinel {
             command.arg("--sentinel");
         }
-        let process = ServerProcess::try_start(&mut command, &self.log_path(), || self.answers())?;
-        *self.process() = Some(process);
-        Ok(())
+        self.process.try_start(&mut command, &self.log_path(), || self.answers())
     }
 
     /// Whether it answers, and has read what it had on disk. With a password that
@@ -339,10 +332,6 @@ impl RedisServer {
 
     fn log_path(&self) -> PathBuf {
         self.home.path().join("log")
-    }
-
-    fn process(&self) -> MutexGuard<'_, Option<ServerProcess>> {
-        self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

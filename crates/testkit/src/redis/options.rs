@@ -1,4 +1,4 @@
-use crate::certificates::{Authority, LOCAL_NAMES};
+use crate::certificates::{Authority, TlsOptions};
 use crate::process::find_program;
 
 /// What a [`super::RedisServer`] is like before it is started.
@@ -17,7 +17,9 @@ pub struct RedisOptions {
     pub port: Option<u16>,
     /// Whether what it acknowledged survives [`super::RedisServer::kill`].
     pub durable: bool,
-    /// Further options as on its command line: `["--maxmemory", "10mb"]`.
+    /// Further options as on its command line: `["--maxmemory", "10mb"]`. With
+    /// `["--rename-command", "CLIENT", ""]` it refuses a command, as managed
+    /// services do.
     pub arguments: Vec<String>,
 }
 
@@ -65,39 +67,5 @@ impl Flavour {
             Self::Redis => "redis-server",
             Self::Valkey => "valkey-server",
         }
-    }
-}
-
-/// How a server offers TLS.
-#[derive(Clone, Debug)]
-pub struct TlsOptions {
-    /// Who signs its certificate, and those of clients if it asks for them.
-    pub authority: Authority,
-    /// The names in its certificate.
-    pub names: Vec<String>,
-    /// Whether clients need a certificate of the authority.
-    pub demands_client_certificate: bool,
-}
-
-impl TlsOptions {
-    /// A certificate for `localhost` and 127.0.0.1; clients need none.
-    #[must_use]
-    pub fn new(authority: &Authority) -> Self {
-        Self {
-            authority: authority.clone(),
-            names: LOCAL_NAMES.map(str::to_owned).into(),
-            demands_client_certificate: false,
-        }
-    }
-
-    /// The same with other names in the certificate.
-    #[must_use]
-    pub fn names<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
-        self.names = names.into_iter().map(Into::into).collect();
-        self
-    }
-
-    pub(crate) fn names_list(&self) -> Vec<&str> {
-        self.names.iter().map(String::as_str).collect()
     }
 }

@@ -120,8 +120,14 @@ impl Sentinel {
         let old = self.primary().address();
         let sentinel = self.sentinels.iter().find(|sentinel| sentinel.is_awake());
         let sentinel = sentinel.expect("a sentinel runs");
-        wait_until("a sentinel begins a failover", || {
-            !sentinel.command(&["SENTINEL", "FAILOVER", SENTINEL_NAME]).is_error()
+        wait_until("a sentinel completes a failover", || {
+            let is_done = named_by(sentinel).is_some_and(|primary| primary != old);
+            if !is_done {
+                // Refused while one is under way. A machine that stands still for
+                // a moment makes sentinels give one up.
+                sentinel.command(&["SENTINEL", "FAILOVER", SENTINEL_NAME]);
+            }
+            is_done
         });
         self.wait_for_failover(old);
     }
@@ -150,14 +156,16 @@ impl Sentinel {
     }
 
     fn agreed_primary(&self) -> Option<SocketAddr> {
-        let said = |sentinel: &RedisServer| {
-            let ask = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", SENTINEL_NAME];
-            let reply = sentinel.is_awake().then(|| sentinel.try_command(&ask).ok())??;
-            let [host, port] = reply.items() else { return None };
-            format!("{}:{}", host.text(), port.text()).parse().ok()
-        };
-        let said: Vec<SocketAddr> = self.sentinels.iter().filter_map(said).collect();
+        let said: Vec<SocketAddr> = self.sentinels.iter().filter_map(named_by).collect();
         let votes = |address| said.iter().filter(|other| **other == address).count();
         said.iter().copied().find(|address| votes(*address) >= QUORUM)
     }
+}
+
+/// Whom a sentinel takes for the primary.
+fn named_by(sentinel: &RedisServer) -> Option<SocketAddr> {
+    let ask = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", SENTINEL_NAME];
+    let reply = sentinel.is_awake().then(|| sentinel.try_command(&ask).ok())??;
+    let [host, port] = reply.items() else { return None };
+    format!("{}:{}", host.text(), port.text()).parse().ok()
 }

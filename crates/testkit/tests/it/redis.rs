@@ -4,10 +4,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use larder_testkit::certificates::Authority;
-use larder_testkit::redis::{
-    AfterRestart, Flavour, RedisOptions, RedisServer, Replicated, Reply, TlsOptions,
-};
+use larder_testkit::certificates::{Authority, TlsOptions};
+use larder_testkit::redis::{AfterRestart, Flavour, RedisOptions, RedisServer, Replicated, Reply};
 
 fn ok() -> Reply {
     Reply::Status("OK".to_owned())
@@ -90,6 +88,12 @@ fn a_password_and_users_with_few_rights() {
     assert!(reader(&["SET", "larder:a", "2"]).contains("NOPERM"));
     assert!(server.url().starts_with("redis://:sesame@127.0.0.1:"));
     assert!(!format!("{server:?}").contains("sesame"));
+}
+
+#[test]
+fn a_command_is_refused_as_managed_services_do() {
+    let server = RedisServer::start_with(&["--rename-command", "CLIENT", ""]);
+    assert!(client(&server, None, &["CLIENT", "ID"]).contains("unknown command"));
 }
 
 #[test]

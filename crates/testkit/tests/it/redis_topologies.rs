@@ -1,6 +1,7 @@
 //! Sentinel and Cluster fail over and move slots when tests make them.
 
 use larder_testkit::certificates::Authority;
+use larder_testkit::proxy::Direction;
 use larder_testkit::redis::{Cluster, RedisOptions, Sentinel};
 
 fn secured(authority: &Authority) -> RedisOptions {
@@ -74,4 +75,25 @@ fn a_cluster_works_with_tls_and_a_password() {
     redis.migrate_slot(slot, (old + 1) % 3);
     assert_eq!(redis.place_of(slot), (old + 1) % 3);
     assert_eq!(redis.primary_of(slot).command(&["GET", "a"]).text(), "1");
+}
+
+#[test]
+fn clients_of_a_cluster_are_sent_through_its_proxies() {
+    let redis = Cluster::launch_behind_proxies(&RedisOptions::default());
+    let slot = Cluster::slot(b"a");
+    let place = redis.place_of(slot);
+    let other = &redis.servers()[(place + 1) % 3];
+    let moved = other.command(&["GET", "a"]);
+    let there = format!("Error(\"MOVED {slot} {}\")", redis.proxy(place).address());
+    assert_eq!(format!("{moved:?}"), there);
+    let before = redis.proxy(place).bytes(Direction::ToServer);
+    let to = redis.proxy(place).address().port().to_string();
+    let set = std::process::Command::new("redis-cli").args(["-p", &to, "SET", "a", "1"]).output();
+    assert_eq!(String::from_utf8_lossy(&set.expect("redis-cli is installed").stdout), "OK\n");
+    assert!(redis.proxy(place).bytes(Direction::ToServer) > before);
+    redis.migrate_slot(slot, (place + 1) % 3);
+    assert_eq!(redis.primary_of(slot).command(&["GET", "a"]).text(), "1");
+    redis.kill_primary(slot);
+    redis.wait_until_ready();
+    assert_eq!(redis.place_of(slot), (place + 1) % 3 + 3);
 }

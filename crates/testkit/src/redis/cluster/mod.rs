@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use super::{Mode, RedisOptions, RedisServer, Reply};
 use crate::process::{Port, wait_until};
+use crate::proxy::FaultProxy;
 
 pub use migration::Migration;
 
@@ -38,6 +39,8 @@ pub struct Cluster {
     servers: Vec<RedisServer>,
     /// Held for as long as the nodes use them among each other.
     bus_ports: Vec<Port>,
+    /// One in front of each node, or none at all.
+    proxies: Vec<FaultProxy>,
 }
 
 impl Cluster {
@@ -56,20 +59,48 @@ impl Cluster {
     /// As [`Cluster::start`].
     #[must_use]
     pub fn launch(options: &RedisOptions) -> Self {
+        Self::assemble(options, false)
+    }
+
+    /// [`Cluster::launch`] with a proxy in front of each node. Clients that ask
+    /// who serves what are told the addresses of the proxies, and so are replicas;
+    /// how nodes find out who is dead does not pass through.
+    ///
+    /// # Panics
+    /// As [`Cluster::start`].
+    #[must_use]
+    pub fn launch_behind_proxies(options: &RedisOptions) -> Self {
+        Self::assemble(options, true)
+    }
+
+    fn assemble(options: &RedisOptions, behind_proxies: bool) -> Self {
         let options = RedisOptions { port: None, ..options.clone() };
-        let bus_ports: Vec<Port> = (0..PRIMARIES + REPLICAS).map(|_| Port::reserve()).collect();
-        let tls = if options.tls.is_some() { "tls-cluster yes\n" } else { "" };
-        let launch = |port: &Port| {
-            let lines = format!(
+        let mut cluster = Self { servers: Vec::new(), bus_ports: Vec::new(), proxies: Vec::new() };
+        for _ in 0..PRIMARIES + REPLICAS {
+            let bus_port = Port::reserve();
+            let mut lines = format!(
                 "cluster-enabled yes\ncluster-config-file nodes.conf\ncluster-port {}\n\
                  cluster-node-timeout {NODE_TIMEOUT_MS}\n\
-                 cluster-replica-validity-factor 0\ncluster-allow-replica-migration no\n{tls}",
-                port.number()
+                 cluster-replica-validity-factor 0\ncluster-allow-replica-migration no\n",
+                bus_port.number()
             );
-            RedisServer::launch_as(Mode::Server, &options, &lines)
-        };
-        let servers = bus_ports.iter().map(launch).collect();
-        let cluster = Self { servers, bus_ports };
+            let tls = if options.tls.is_some() { "tls-" } else { "" };
+            if options.tls.is_some() {
+                lines += "tls-cluster yes\n";
+            }
+            if behind_proxies {
+                // It learns of its server when that has its port.
+                let proxy = FaultProxy::start(bus_port.address());
+                lines += &format!("cluster-announce-{tls}port {}\n", proxy.address().port());
+                cluster.proxies.push(proxy);
+            }
+            let server = RedisServer::launch_as(Mode::Server, &options, &lines);
+            if let Some(proxy) = cluster.proxies.last() {
+                proxy.lead_to(server.address());
+            }
+            cluster.servers.push(server);
+            cluster.bus_ports.push(bus_port);
+        }
         cluster.introduce();
         cluster.wait_until_ready();
         cluster
@@ -82,10 +113,24 @@ impl Cluster {
         &self.servers
     }
 
-    /// Where all nodes listen, dead or alive.
+    /// Where clients find the nodes, dead or alive: their proxies, if they have
+    /// any.
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.servers.iter().map(RedisServer::address).collect()
+        if self.proxies.is_empty() {
+            self.servers.iter().map(RedisServer::address).collect()
+        } else {
+            self.proxies.iter().map(FaultProxy::address).collect()
+        }
+    }
+
+    /// The proxy in front of the node at this place.
+    ///
+    /// # Panics
+    /// If the cluster was not launched with proxies.
+    #[must_use]
+    pub fn proxy(&self, place: usize) -> &FaultProxy {
+        &self.proxies[place]
     }
 
     /// The slot of a key: of what stands in its first braces, if anything does.
@@ -241,7 +286,7 @@ impl Cluster {
     fn place(&self, id: &str) -> Option<usize> {
         let nodes = self.view();
         let port = nodes.iter().find(|node| node.id == id)?.port;
-        self.servers.iter().position(|server| server.address().port() == port)
+        self.addresses().iter().position(|address| address.port() == port)
     }
 }
 
