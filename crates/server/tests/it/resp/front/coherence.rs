@@ -80,7 +80,12 @@ const KEYS: usize = 8;
 /// Writes rising numbers, directly and through the door, while readers check
 /// that none reads one that was overwritten for longer than `bound`. Meanwhile
 /// `disturb` runs.
-fn race(redis: &RedisServer, door: &Door, bound: Duration, disturb: impl FnOnce()) -> u64 {
+pub(super) fn race(
+    redis: &RedisServer,
+    door: &Door,
+    bound: Duration,
+    disturb: impl FnOnce(),
+) -> u64 {
     let race = Arc::new(Race {
         acknowledged: (0..KEYS).map(|_| AtomicU64::new(0)).collect(),
         is_over: AtomicBool::new(false),
@@ -192,7 +197,7 @@ fn exchange(
 }
 
 /// What the machine may add to a bound when other work stops threads.
-const SCHEDULING: Duration = Duration::from_millis(500);
+pub(super) const SCHEDULING: Duration = Duration::from_millis(500);
 
 #[test]
 fn under_load_nobody_reads_an_old_value() {

@@ -7,6 +7,7 @@ mod dropin;
 mod outage;
 mod own_connection;
 mod pipelines;
+mod stalled;
 mod surroundings;
 
 use std::sync::Arc;
