@@ -99,3 +99,40 @@ fn a_slow_network_changes_nothing() {
     let checked = race(&redis, &door, bound, || std::thread::sleep(Duration::from_secs(2)));
     assert!(checked > 50, "{checked} reads");
 }
+
+/// The connection over which this client's commands go to Redis.
+fn link_of(client: &mut Client, proxy: &FaultProxy) -> ConnectionId {
+    let bytes = || proxy.connections().into_iter().map(|it| (it.id, it.bytes_to_server));
+    let before: Vec<_> = bytes().collect();
+    client.ask(&format!("HGET none {}", "x".repeat(10_000)));
+    let mut grown = bytes().filter(|(id, now)| {
+        before.iter().find(|(other, _)| other == id).is_none_or(|(_, before)| now - before > 5_000)
+    });
+    grown.next().expect("it went somewhere").0
+}
+
+/// What another client read and kept while a write was on its way does not
+/// outlive the write's reply, even if Redis' own word of it does not arrive.
+#[test]
+fn a_write_that_is_acknowledged_is_read_by_every_client_of_this_node() {
+    let redis = RedisServer::start();
+    let proxy = FaultProxy::start(redis.address());
+    let door = through(&proxy, Duration::from_secs(60));
+    let mut clients: Vec<_> = (0..2).map(|_| Client::connect(door.address())).collect();
+    let links: Vec<_> = clients.iter_mut().map(|client| link_of(client, &proxy)).collect();
+    assert_ne!(links[0], links[1], "the two are on different threads");
+    let [writer, reader] = &mut *clients else { unreachable!("there are two") };
+    writer.ask("SET k old");
+    assert_eq!(warm(&door, reader, "k"), "$3\r\nold\r\n");
+    proxy.connection(tracking(&redis, &proxy)).stall(Direction::ToClient);
+    proxy.connection(links[0]).stall(Direction::ToServer);
+    let before = counted(&door).passed;
+    writer.send_command(&["SET", "k", "new"]);
+    // It was voided when it was sent, and is kept again.
+    eventually("the write to be on its way", || counted(&door).passed > before);
+    assert_eq!(warm(&door, reader, "k"), "$3\r\nold\r\n");
+    proxy.connection(links[0]).lift();
+    assert_eq!(writer.reply(), b"+OK\r\n");
+    assert_eq!(reader.ask("GET k"), "$3\r\nnew\r\n");
+    assert_eq!(writer.ask("GET k"), "$3\r\nnew\r\n");
+}
