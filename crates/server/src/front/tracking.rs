@@ -83,16 +83,17 @@ async fn open(front: &Front) -> std::result::Result<Wire, Refusal> {
         Ok(_) => Ok(wire),
         Err(error) => {
             front.note_closed();
-            let is_said = error.to_string().contains("refuses");
-            Err(if is_said { Refusal::Tracking(error) } else { Refusal::Connection(error) })
+            Err(match error.kind() {
+                ErrorKind::Unsupported => Refusal::Tracking(error),
+                _ => Refusal::Connection(error),
+            })
         }
     }
 }
 
 /// Whether Redis is there, but does not speak the protocol that tracking needs.
 async fn refusal_of(front: &Front, error: Error) -> Refusal {
-    let is_said = error.to_string().contains("refuses") && error.kind() != ErrorKind::Config;
-    if !is_said {
+    if error.kind() != ErrorKind::Unsupported {
         return Refusal::Connection(error);
     }
     match front.connect(Protocol::Resp2).await {

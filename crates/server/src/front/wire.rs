@@ -25,6 +25,9 @@ use crate::resp::Protocol;
 /// Redis' answers to a login are short.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
+/// How errors begin that pass by themselves.
+const TRANSIENT: [&str; 4] = ["LOADING", "BUSY", "MASTERDOWN", "ERR max number of clients"];
+
 /// A peer that is gone without a word is noticed after about this long.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
@@ -77,7 +80,8 @@ impl Upstream {
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] if nobody answers in time,
-    /// [`ErrorKind::Config`] with what Redis said if it refuses the user.
+    /// [`ErrorKind::Config`] if it refuses the login, [`ErrorKind::Unsupported`] if
+    /// it refuses a command.
     ///
     /// # Cancel safety
     /// Dropped, it leaves nothing behind.
@@ -166,9 +170,11 @@ impl Upstream {
         let (kind, remedy) = if said.starts_with("WRONGPASS") || said.starts_with("NOAUTH") {
             (ErrorKind::Config, "check the user and the password for Redis")
         } else if said.starts_with("NOPERM") {
-            (ErrorKind::Config, "give the user this right with ACL SETUSER")
+            (ErrorKind::Unsupported, "give the user this right with ACL SETUSER")
+        } else if TRANSIENT.iter().any(|beginning| said.starts_with(beginning)) {
+            (ErrorKind::Unavailable, "wait until Redis has started, or has room for clients")
         } else {
-            (ErrorKind::Unavailable, "see Redis' log")
+            (ErrorKind::Unsupported, "use Redis 6 or later, and allow this command")
         };
         Error::new(kind, "Redis refuses a command")
             .with("address", &self.label)

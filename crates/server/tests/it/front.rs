@@ -59,6 +59,17 @@ async fn caches_of_a_database_and_an_existing_redis_beside_each_other() {
     }
     server.wait_for_metric("larder_front_reads_total{outcome=\"memory\"}", 5.0).await;
     server.wait_for_metric("larder_front_latency_seconds_count", 1.0).await;
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let reference = std::fs::read_to_string(root.join("docs/reference/metrics.md"));
+    let page = server.request(reqwest::Method::GET, "/metrics").await.text().await.expect("text");
+    let reference = reference.expect("it is there");
+    let named = reference.lines().filter_map(|line| line.strip_prefix("| `larder_front_"));
+    let mut count = 0;
+    for name in named.filter_map(|rest| rest.split('`').next()) {
+        assert!(page.contains(&format!("# TYPE larder_front_{name} ")), "{name} is not there");
+        count += 1;
+    }
+    assert_eq!(count, 12, "{reference}");
     let (_, explained) = server.page("/explain/other").await;
     assert!(explained.to_string().contains("Redis behind this server"), "{explained}");
     assert!(!server.log().contains("hunter2") && !server.banner.contains("hunter2"));
