@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::config::policy::{Layer, Setting};
 use crate::config::{Config, Settings, meaning_of, suggest};
+use crate::keyspace::glob_matches;
 use crate::registry::{Router, Served};
 use crate::serve::{PlannedCache, entry_of};
 use larder_core::KeyPattern;
@@ -161,6 +162,20 @@ fn parameters(pattern: &KeyPattern, key: &str) -> Vec<(String, String)> {
 
 /// Why a key is plain.
 fn remark(config: &Config, caches: &[Subject<'_>], key: &str) -> String {
+    let redis = &config.redis;
+    if redis.is_set() {
+        let is_kept =
+            !redis.not_kept.iter().any(|glob| glob_matches(glob.as_bytes(), key.as_bytes()));
+        return match is_kept {
+            true => "it belongs to the Redis behind this server; a string is kept in memory while \
+                     Redis tells of changes"
+                .to_owned(),
+            false => {
+                "it belongs to the Redis behind this server; `not_kept` keeps it out of memory"
+                    .to_owned()
+            }
+        };
+    }
     if caches.is_empty() {
         return match config.origins.is_empty() {
             true => "no database is served: every key is a plain key".to_owned(),

@@ -7,7 +7,8 @@
 //!  ├─ serve ── connects databases, plans and builds caches, reloads, drains
 //!  │    └─ registry ── which cache a key belongs to
 //!  ├─ resp ── the door for Redis clients
-//!  │    └─ keyspace ── the keys of no cache
+//!  │    ├─ keyspace ── the keys of no cache
+//!  │    └─ front ── in place of those, an existing Redis behind this server
 //!  ├─ admin ── metrics, health and caches over HTTP
 //!  └─ demo ── a shop to look around in
 //! ```
@@ -18,6 +19,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod explanation;
+pub mod front;
 pub mod keyspace;
 pub mod logging;
 pub mod registry;

@@ -90,6 +90,9 @@ fn effective(settings: &Settings) -> Result<Value, Failure> {
             *url = redact::url(url);
         }
     }
+    if let Some(url) = &mut config.redis.url {
+        *url = redact::url(url);
+    }
     let mut value = serde_json::to_value(&config)?;
     for name in settings.config.caches.keys() {
         let policy = serde_json::to_value(settings.policy(Some(name)).options())?;

@@ -21,6 +21,7 @@ Examples:
   larder serve --demo                                  a shop that does not exist, to look around
   larder serve --database sqlite:shop.db               a file
   larder serve --database postgres://ann@db/shop       a server
+  larder serve --redis redis://cache:6379              in front of an existing Redis
   larder serve --config larder.toml                    queries, policies, several databases
   LARDER_DATABASE=mysql://db/shop larder serve         the same flags as environment variables
 ")]
@@ -30,6 +31,20 @@ pub struct ServeOptions {
 
     #[command(flatten)]
     pub(crate) demo: DemoOptions,
+
+    /// An existing Redis to stand in front of: reads of strings come from memory
+    /// while they hold, everything else passes through
+    ///
+    /// A password in a flag can be seen by everyone on the machine: set
+    /// LARDER_REDIS instead, or password_env in the configuration file.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "LARDER_REDIS",
+        hide_env_values = true,
+        help_heading = "Data"
+    )]
+    pub(crate) redis: Option<String>,
 
     /// The address for Redis clients, with or without a port
     #[arg(long, value_name = "ADDRESS", env = "LARDER_BIND", help_heading = "Addresses")]
@@ -163,6 +178,7 @@ impl ServeOptions {
             dangerous_commands: self.allow_dangerous.clone(),
             log_level: self.log_level,
             log_format: self.log_format,
+            redis: self.redis.clone(),
             databases: self.source.database.clone(),
             policy: self.policy.options(),
         }

@@ -51,6 +51,11 @@ fn warn_of_passwords(options: &ServeOptions) {
     let is_in_arguments = |url: &String| {
         redact::url(url) != *url && std::env::args().any(|argument| argument.contains(url.as_str()))
     };
+    if options.redis.iter().any(is_in_arguments) {
+        tracing::warn!(
+            "the password in --redis can be seen by everyone on this machine; set LARDER_REDIS instead"
+        );
+    }
     if options.source.database.iter().any(is_in_arguments) {
         tracing::warn!(
             "the password in --database can be seen by everyone on this machine; set LARDER_DATABASE instead"

@@ -12,6 +12,7 @@ mod overrides;
 mod parse;
 pub mod policy;
 pub mod redact;
+mod redis_options;
 mod reference;
 mod schema;
 mod settings;
@@ -31,6 +32,7 @@ pub use options::{
 pub use origin_options::{BreakerOptions, BreakerPreset, OriginOptions, TlsMode};
 pub use overrides::{Bind, Overrides};
 pub use parse::{Parsed, TEXT_BYTES_MAX, parse};
+pub use redis_options::RedisOptions;
 pub use reference::{meaning_of, reference_text};
 pub use schema::{schema, schema_text};
 pub use settings::Settings;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cache_options::{CacheOptions, PolicyOptions};
 use super::origin_options::OriginOptions;
+use super::redis_options::RedisOptions;
 use super::units::{ByteSize, DurationText, OptionalDuration, SizeOrShare};
 
 /// The whole configuration of a Larder server.
@@ -22,6 +23,9 @@ pub struct Config {
     /// A tier below memory, on this machine's disk: what caches hold survives a
     /// restart. Off unless it has a directory.
     pub disk: DiskTierOptions,
+    /// An existing Redis to stand in front of.
+    #[serde(skip_serializing_if = "RedisOptions::is_default")]
+    pub redis: RedisOptions,
     /// The databases, by a name of your choice.
     pub origins: BTreeMap<String, OriginOptions>,
     /// The policy of every cache that does not say otherwise.
@@ -236,7 +240,8 @@ pub struct MemoryOptions {
     /// come on top.
     pub budget: SizeOrShare,
     /// What plain keys, those of no cache, may take of the budget. Default: all
-    /// of it where there are no caches, else a quarter.
+    /// of it where there are no caches, else a quarter. In front of a Redis, what
+    /// is known of its keys takes this part.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plain_keys: Option<SizeOrShare>,
 }

@@ -31,6 +31,8 @@ pub struct Overrides {
     pub log_level: Option<LogLevel>,
     /// `--log-format`.
     pub log_format: Option<LogFormat>,
+    /// `--redis`.
+    pub redis: Option<String>,
     /// `--database`, once for each: `URL` or `NAME=URL`.
     pub databases: Vec<String>,
     /// `--ttl` and `--stale-if-error`.
@@ -85,6 +87,10 @@ impl Overrides {
             if !server.dangerous_commands.contains(command) {
                 server.dangerous_commands.push(*command);
             }
+        }
+        if let Some(url) = &self.redis {
+            config.redis.url = Some(url.clone());
+            config.redis.url_env = None;
         }
         for database in &self.databases {
             add_database(config, database);

@@ -7,6 +7,7 @@ use super::{
     Config, Diagnostic, Diagnostics, FileMark, Locations, Overrides, Source, TEXT_BYTES_MAX, check,
     database_url, is_protected,
 };
+use crate::front::{URL_REMEDY, UpstreamOptions};
 
 /// What holds in the end, and enough to tell where each value comes from.
 #[derive(Clone, Debug, Default)]
@@ -106,6 +107,12 @@ impl Settings {
         if server.bind == server.admin_bind && server.bind.port() != 0 {
             let message = format!("Redis clients and administration cannot share {}", server.bind);
             mistakes.push(Diagnostic::error(message).remedy("choose another --admin-bind"));
+        }
+        let redis = self.config.redis.url.as_deref();
+        if redis.is_some_and(|url| UpstreamOptions::parse(url).is_err()) {
+            mistakes.push(
+                Diagnostic::error("--redis is not given the URL of a Redis").remedy(URL_REMEDY),
+            );
         }
         for (name, origin) in &self.config.origins {
             if !origin.url.as_deref().is_none_or(database_url::is_known) {

@@ -454,7 +454,7 @@ fn millis(duration: Duration) -> i64 {
 
 /// The part of a value from `start` to `end`, both included; negative places
 /// count from the end.
-fn part_of(value: &[u8], start: i64, end: i64) -> &[u8] {
+pub(crate) fn part_of(value: &[u8], start: i64, end: i64) -> &[u8] {
     let length = value.len() as i64;
     let place = |place: i64| if place < 0 { (length + place).max(0) } else { place };
     if start < 0 && end < 0 && start > end {

@@ -24,11 +24,12 @@ use super::session::{Replies, Session, Step};
 use super::table::Entry;
 use super::worker::Worker;
 use super::{Protocol, Reply};
+use crate::front;
 
 /// Replies are written once this much waits, even if more commands are there to
 /// be answered: a client that sends without reading is slowed down to the pace
 /// at which it reads.
-pub(super) const REPLY_BYTES_BEFORE_WRITE: usize = 64 * 1024;
+pub(crate) const REPLY_BYTES_BEFORE_WRITE: usize = 64 * 1024;
 
 /// After a read of at least this much, the other clients of the thread have
 /// their turn before this one is read again.
@@ -69,7 +70,7 @@ impl Resting {
 /// A client's socket, session and, while there is work, buffers.
 pub(crate) struct Connection {
     reader: OwnedReadHalf,
-    session: Session,
+    pub(crate) session: Session,
     protocol: Protocol,
     scratch: Option<Box<Scratch>>,
     /// When this client was last counted among those who ask.
@@ -80,19 +81,23 @@ pub(crate) struct Connection {
 
 /// Whether a connection goes on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Next {
+pub(crate) enum Next {
     Read,
     Close,
 }
 
 /// Why answering paused.
-enum Pause {
+pub(crate) enum Pause {
     /// No complete command is left.
     Input,
     /// Enough replies wait to be written.
     Write,
     /// Keys are to be loaded.
     Load(Gathered),
+    /// Redis, which this server stands in front of, owes replies.
+    Upstream,
+    /// The client needs a connection to that Redis for itself.
+    Pinned,
     /// A command has to wait for something else.
     Wait(&'static Entry, OwnedArguments),
     /// What the client sent is no command.
@@ -188,7 +193,7 @@ impl Connection {
         }
     }
 
-    fn stream(&self) -> &TcpStream {
+    pub(crate) fn stream(&self) -> &TcpStream {
         self.reader.as_ref()
     }
 
@@ -198,7 +203,7 @@ impl Connection {
         scratch
     }
 
-    fn note_input(&self, count: usize, now: Moment) {
+    pub(crate) fn note_input(&self, count: usize, now: Moment) {
         self.session.worker.counters.input_bytes.add(count as u64);
         self.session.client.set_active(now);
     }
@@ -226,17 +231,25 @@ impl Connection {
                     return Ok(Next::Read);
                 }
                 Pause::Write => self.write(&mut scratch.reply).await?,
-                Pause::Load(gathered) => {
-                    gathered.answer(&mut self.session, &mut scratch.reply).await;
+                Pause::Upstream => {
+                    while front::receive(&mut self.session, &mut scratch.reply).await? {
+                        self.write(&mut scratch.reply).await?;
+                    }
                     if scratch.reply.as_bytes().len() >= REPLY_BYTES_BEFORE_WRITE {
                         self.write(&mut scratch.reply).await?;
                     }
                 }
-                Pause::Wait(entry, arguments) => {
-                    let start = scratch.reply.as_bytes().len();
-                    let slices = arguments.slices();
-                    self.session.execute_waiting(entry, &slices, &mut scratch.reply).await;
-                    self.session.settle_reply(start, &mut scratch.reply);
+                Pause::Pinned => {
+                    // Large: on the heap, where only those who need it pay.
+                    if Box::pin(self.serve_pinned(scratch)).await? == Next::Close {
+                        return Ok(Next::Close);
+                    }
+                }
+                pause @ (Pause::Load(_) | Pause::Wait(..)) => {
+                    self.answer_pause(pause, scratch).await;
+                    if scratch.reply.as_bytes().len() >= REPLY_BYTES_BEFORE_WRITE {
+                        self.write(&mut scratch.reply).await?;
+                    }
                 }
                 Pause::Protocol(error) => {
                     self.session.worker.counters.protocol_errors.add(1);
@@ -252,9 +265,25 @@ impl Connection {
         }
     }
 
+    /// Answers what keys must be loaded for, or what has to wait.
+    pub(crate) async fn answer_pause(&mut self, pause: Pause, scratch: &mut Scratch) {
+        match pause {
+            Pause::Load(gathered) => {
+                gathered.answer(&mut self.session, &mut scratch.reply).await;
+            }
+            Pause::Wait(entry, arguments) => {
+                let start = scratch.reply.as_bytes().len();
+                let slices = arguments.slices();
+                self.session.execute_waiting(entry, &slices, &mut scratch.reply).await;
+                self.session.settle_reply(start, &mut scratch.reply);
+            }
+            _ => {}
+        }
+    }
+
     /// Writes the replies that wait. Does not return before they are all with
     /// the kernel.
-    async fn write(&self, reply: &mut Reply) -> io::Result<()> {
+    pub(crate) async fn write(&self, reply: &mut Reply) -> io::Result<()> {
         let shared = &self.session.shared;
         let bytes = reply.as_bytes();
         if reply.is_over_limit() {
@@ -307,7 +336,7 @@ impl Connection {
 
 /// Reads what is there. The system is called directly: the C library's functions
 /// are points at which a thread can be cancelled, and guard against that.
-fn receive_from(stream: &TcpStream, input: &mut Vec<u8>) -> io::Result<usize> {
+pub(crate) fn receive_from(stream: &TcpStream, input: &mut Vec<u8>) -> io::Result<usize> {
     let room = input.capacity() - input.len();
     let mut received = None;
     let tried = stream.try_io(Interest::READABLE, || {
@@ -326,13 +355,16 @@ fn receive_from(stream: &TcpStream, input: &mut Vec<u8>) -> io::Result<usize> {
     }
 }
 
-fn send_to(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+pub(crate) fn send_to(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     // A client that is gone is an error, not a signal.
     stream.try_io(Interest::WRITABLE, || Ok(send(stream, bytes, SendFlags::NOSIGNAL)?))
 }
 
 /// Answers commands one after the other as long as none has to wait.
 fn run_ready(session: &mut Session, scratch: &mut Scratch) -> Pause {
+    if session.front.is_some() {
+        return front::run_ready(session, scratch);
+    }
     loop {
         let input = &scratch.input[scratch.used..];
         let length = match scratch.parser.parse(input, session.limits()) {
@@ -372,7 +404,11 @@ fn run_ready(session: &mut Session, scratch: &mut Scratch) -> Pause {
 
 /// Adds the reads that follow to a group that is to be loaded. Keys are loaded
 /// together with what is already here, not with what may come.
-fn gather_more(session: &Session, scratch: &mut Scratch, mut group: Gathered) -> Gathered {
+pub(crate) fn gather_more(
+    session: &Session,
+    scratch: &mut Scratch,
+    mut group: Gathered,
+) -> Gathered {
     // What is wrong with the rest is found again when it is its turn.
     while let input = &scratch.input[scratch.used..]
         && let Ok(Some(length)) = scratch.parser.parse(input, session.limits())

@@ -24,6 +24,7 @@ use super::settings::{DoorOptions, Settings};
 use super::statistics::DoorStatistics;
 use super::table::Table;
 use super::worker::{self, Worker};
+use crate::front::{self, Front, FrontStatistics, FrontWorker};
 use crate::keyspace::Keyspace;
 
 /// How many connections may wait to be accepted, as in Redis.
@@ -33,6 +34,8 @@ const BACKLOG: i32 = 511;
 pub(crate) struct Shared {
     pub(crate) keyspace: Arc<Keyspace>,
     pub(crate) routes: Arc<dyn Routes>,
+    /// The Redis that this server stands in front of, if there is one.
+    pub(crate) front: Option<Arc<Front>>,
     pub(crate) settings: Settings,
     pub(crate) credentials: Credentials,
     pub(crate) table: &'static Table,
@@ -88,6 +91,11 @@ impl Shared {
         self.counted().since(&self.counted_before.lock())
     }
 
+    pub(crate) fn front_statistics(&self) -> Option<FrontStatistics> {
+        let front = self.front.as_ref()?;
+        Some(front.statistics(self.workers.iter().map(|worker| &**worker)))
+    }
+
     pub(crate) fn reset_statistics(&self) {
         *self.counted_before.lock() = self.counted();
     }
@@ -121,10 +129,18 @@ impl Door {
         keyspace: Arc<Keyspace>,
         routes: Arc<dyn Routes>,
     ) -> Result<Self> {
-        let threads_count = options.threads.max(1);
+        let mut threads_count = options.threads.max(1);
+        let clock = Clock::monotonic();
+        let front = match &options.front {
+            None => None,
+            Some(options) => {
+                // Each thread has connections to Redis.
+                threads_count = threads_count.min(front::THREADS_MAX);
+                Some(Arc::new(Front::new(options, Arc::clone(&keyspace), clock.clone())?))
+            }
+        };
         let (listener, address) = listen(options.listen)?;
         let table = Table::get();
-        let clock = Clock::monotonic();
         let settings = Settings::new(options);
         let clients_max = raise_file_limit(options.clients_max);
         if clients_max < options.clients_max {
@@ -137,13 +153,17 @@ impl Door {
             settings.clients_max.set(clients_max);
         }
         let (workers, arrivals): (Vec<_>, Vec<_>) = (0..threads_count)
-            .map(|index| Worker::new(index, table.entries().len()))
+            .map(|index| {
+                let front = front.as_ref().map(FrontWorker::new);
+                Worker::new(index, table.entries().len(), front)
+            })
             .map(|(worker, arrivals)| (Arc::new(worker), arrivals))
             .unzip();
         let is_adaptive = options.is_adaptive && threads_count > 1 && balance::is_possible();
         let shared = Arc::new(Shared {
             keyspace,
             routes,
+            front,
             settings,
             credentials: Credentials::new(options.password.as_deref(), &options.users),
             table,
@@ -245,6 +265,13 @@ impl Monitor {
     #[must_use]
     pub fn threads_in_use(&self) -> usize {
         self.0.balance.in_use()
+    }
+
+    /// What was counted about the Redis that this server stands in front of, if
+    /// there is one.
+    #[must_use]
+    pub fn front_statistics(&self) -> Option<FrontStatistics> {
+        self.0.front_statistics()
     }
 
     /// How many clients are connected.

@@ -16,14 +16,14 @@
 //! A command is one entry of the table in `commands`: its handler, arity, keys
 //! and description. Dispatch, `COMMAND` and the reference derive from it.
 
-mod arguments;
+pub(crate) mod arguments;
 mod balance;
-mod cached;
+pub(crate) mod cached;
 mod client;
 mod coalesce;
 pub mod command;
 mod commands;
-mod connection;
+pub(crate) mod connection;
 mod credentials;
 mod door;
 mod file_limit;
@@ -31,13 +31,13 @@ mod inline;
 pub mod parser;
 mod reply;
 mod routes;
-mod scratch;
+pub(crate) mod scratch;
 pub mod session;
 mod settings;
 mod statistics;
 mod table;
 mod transaction;
-mod worker;
+pub(crate) mod worker;
 
 pub use commands::reference;
 pub(crate) use credentials::Credentials;
@@ -48,3 +48,9 @@ pub use reply::{Protocol, Reply};
 pub use routes::{NoCaches, Routes, ServedCache};
 pub use settings::DoorOptions;
 pub use statistics::{CommandStatistics, DoorStatistics};
+
+/// The names of all commands, without subcommands.
+#[cfg(test)]
+pub(crate) fn command_names() -> Vec<&'static str> {
+    table::Table::get().commands().iter().map(|entry| entry.command.name).collect()
+}

@@ -123,6 +123,11 @@ impl Parser {
         }
     }
 
+    /// Whether the command just found was sent as a line.
+    pub(crate) fn is_inline(&self) -> bool {
+        self.is_inline
+    }
+
     /// Forgets a command that is under way: the next call of [`Parser::parse`]
     /// gets the start of a command.
     pub(crate) fn restart(&mut self) {

@@ -13,6 +13,7 @@ use super::parser::Limits;
 use super::table::{Entry, Shortcut, Unknown};
 use super::transaction::Transaction;
 use super::worker::Worker;
+use crate::front::FrontSession;
 use crate::keyspace::{Locked, OutOfMemory};
 
 /// What a connection knows about its client. Handlers of the session's own
@@ -34,6 +35,8 @@ pub struct Session {
     pub(crate) is_labelling: bool,
     /// Whether the connection ends after this command.
     pub(crate) is_closing: bool,
+    /// Where commands go that Larder does not answer, if they go somewhere.
+    pub(crate) front: Option<Box<FrontSession>>,
 }
 
 /// Which replies a client wants, as it said with `CLIENT REPLY`.
@@ -62,7 +65,10 @@ pub(crate) enum Step {
 
 impl Session {
     pub(crate) fn new(shared: Arc<Shared>, worker: Arc<Worker>, client: Arc<Client>) -> Self {
+        let front =
+            shared.front.as_ref().map(|_| FrontSession::new(shared.settings.reply_bytes_max.get()));
         let mut session = Self {
+            front,
             shared,
             worker,
             client,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::credentials::User;
 use super::parser::LINE_BYTES_MAX;
+use crate::front::FrontOptions;
 
 /// How the door is opened.
 #[derive(Clone, Debug)]
@@ -42,6 +43,10 @@ pub struct DoorOptions {
     /// Which of the commands `KEYS`, `FLUSHDB` and `FLUSHALL` are obeyed, in
     /// whatever case.
     pub dangerous_commands: Vec<String>,
+    /// An existing Redis to stand in front of. What the keyspace holds is then
+    /// what is known of it, and every command that Larder does not answer itself
+    /// goes there.
+    pub front: Option<FrontOptions>,
 }
 
 impl Default for DoorOptions {
@@ -59,6 +64,7 @@ impl Default for DoorOptions {
             password: None,
             users: Vec::new(),
             dangerous_commands: Vec::new(),
+            front: None,
         }
     }
 }

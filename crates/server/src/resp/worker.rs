@@ -16,6 +16,7 @@ use super::client::Client;
 use super::connection::{Connection, Resting};
 use super::door::Shared;
 use super::statistics::WorkerCounters;
+use crate::front::FrontWorker;
 
 /// How often clients are checked for idling and stalling.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -29,6 +30,8 @@ pub(crate) struct Worker {
     /// Its place among the workers.
     pub(crate) index: usize,
     pub(crate) counters: WorkerCounters,
+    /// What it has of the Redis that this server stands in front of.
+    pub(crate) front: Option<FrontWorker>,
     /// Connections that come to this thread. Never more than there are clients.
     arrivals: mpsc::UnboundedSender<Resting>,
     /// What the system calls the thread; 0 before it runs.
@@ -40,10 +43,11 @@ impl Worker {
     pub(crate) fn new(
         index: usize,
         commands_count: usize,
+        front: Option<FrontWorker>,
     ) -> (Self, mpsc::UnboundedReceiver<Resting>) {
         let (arrivals, receiver) = mpsc::unbounded_channel();
         let counters = WorkerCounters::new(commands_count);
-        (Self { index, counters, arrivals, thread_id: AtomicI32::new(0) }, receiver)
+        (Self { index, counters, front, arrivals, thread_id: AtomicI32::new(0) }, receiver)
     }
 
     /// Hands a connection to this thread. Returns it if the thread takes none
@@ -76,6 +80,9 @@ pub(crate) async fn run(
     let take = |resting| {
         connections.spawn(Connection::serve(resting, Arc::clone(&worker)));
     };
+    if let Some(front) = &worker.front {
+        front.start(&worker);
+    }
     if let Some(listener) = listener {
         open(&shared, &worker, listener, &stop);
     }
@@ -112,6 +119,9 @@ fn open(
         Err(error) => {
             tracing::error!(%error, "the listener of the RESP door cannot be registered");
         }
+    }
+    if let Some(front) = &shared.front {
+        tokio::spawn(Arc::clone(front).track());
     }
     tokio::spawn(sweep(Arc::clone(shared), Arc::clone(worker)));
     if shared.is_adaptive {

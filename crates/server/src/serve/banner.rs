@@ -40,7 +40,13 @@ pub(super) fn banner(server: &Server, is_demo: bool) -> String {
 }
 
 fn databases(text: &mut String, server: &Server) {
-    if server.connected.origins.is_empty() {
+    if let Some(redis) = &server.upstream {
+        let _ = writeln!(
+            text,
+            "  redis     {redis}: strings are answered from memory while they hold,\n            \
+             everything else passes through"
+        );
+    } else if server.connected.origins.is_empty() {
         text.push_str(
             "  database  none: every key is a plain key, as in Redis.\n            \
              Serve one with --database URL, or look around with --demo.\n",

@@ -5,6 +5,7 @@ mod breakers;
 mod build;
 pub mod connect;
 mod disk;
+mod front;
 mod members;
 mod memory;
 mod plan;
@@ -55,6 +56,8 @@ pub struct Server {
     pub division: Division,
     /// The tier on this machine's disk, if there is one.
     pub disk: Option<DiskTier>,
+    /// The Redis that it stands in front of, if there is one; without secrets.
+    pub upstream: Option<String>,
     /// The Redis door.
     pub door: Monitor,
     /// Where the Redis door listens.
@@ -130,6 +133,9 @@ async fn start(settings: Settings) -> Result<(Door, Arc<Server>, admin::Listener
     }
     let door_options = door_options(&settings).map_err(|error| from_error(&error))?;
     let access = admin::Access::new(door_options.password.as_deref(), &door_options.users);
+    if let Some(front) = &door_options.front {
+        front::check(front).await.map_err(|error| front::mistake(&settings, &error))?;
+    }
     let connected = connect::connect(&settings).await.map_err(Diagnostics)?;
     let plan = plan(&settings, &connected.found);
     if !plan.mistakes.is_empty() {
@@ -162,6 +168,7 @@ async fn start(settings: Settings) -> Result<(Door, Arc<Server>, admin::Listener
         skipped: plan.skipped,
         division,
         disk,
+        upstream: door_options.front.as_ref().map(|front| front.upstream.label()),
         redis_address: door.address(),
         door: door.monitor(),
         admin_address: admin.address(),
@@ -248,6 +255,7 @@ fn door_options(settings: &Settings) -> larder_core::Result<DoorOptions> {
         password: secrets::password(&settings.config)?,
         users: secrets::users(&settings.config)?,
         dangerous_commands: dangerous.collect(),
+        front: front::options(&settings.config)?,
         ..DoorOptions::default()
     };
     if let Some(threads) = server.threads {

@@ -60,7 +60,7 @@ fn url(url: Option<&str>, variable: Option<&str>) -> Result<Option<String>> {
     }
 }
 
-fn read(variable: Option<&str>, file: Option<&str>) -> Result<Option<String>> {
+pub(super) fn read(variable: Option<&str>, file: Option<&str>) -> Result<Option<String>> {
     match (variable, file) {
         (Some(name), _) => variable_value(name).map(Some),
         (None, Some(path)) => file_value(path).map(Some),

@@ -31,6 +31,19 @@ pub fn check_surroundings(settings: &Settings) -> Vec<Diagnostic> {
             note(&["server", "users", user, "password_file"], file_value(path).map(drop));
         }
     }
+    let redis = &settings.config.redis;
+    if let Some(name) = &redis.url_env {
+        note(&["redis", "url_env"], super::front::url_variable(name));
+    }
+    if let Some(name) = &redis.password_env {
+        note(&["redis", "password_env"], variable(name));
+    }
+    if let Some(path) = &redis.password_file {
+        note(&["redis", "password_file"], file_value(path).map(drop));
+    }
+    if let Some(path) = &redis.ca_file {
+        note(&["redis", "ca_file"], certificates(path));
+    }
     for (origin, options) in &settings.config.origins {
         for (option, variable) in
             [("url_env", &options.url_env), ("replica_url_env", &options.replica_url_env)]

@@ -216,3 +216,27 @@ fn what_the_guide_shows_has_no_mistake() {
         }
     }
 }
+
+#[test]
+fn mistakes_in_redis() {
+    insta::assert_snapshot!(check(
+        r#"
+[server]
+value_size_max = "1MiB"
+
+[redis]
+url = "http://ann:hunter2@cache"
+url_env = "CACHE"
+password_env = "A"
+password_file = "b"
+staleness_max = "1ms"
+untracked_ttl = "2h"
+reply_timeout = "0s"
+kept_size_max = "2MiB"
+"#
+    ));
+    insta::assert_snapshot!(check("[redis]\nstaleness_max = \"2s\"\n"));
+    insta::assert_snapshot!(check("[redis]\nurl = \"redis://:hunter2@c\"\nca_file = \"x\"\n"));
+    insta::assert_snapshot!(check("[redis]\nurl = \"redis://:hunter2@c\"\npassword_env = \"X\"\n"));
+    assert_eq!(check("[redis]\nurl = \"rediss://ann@c:1/2\"\nca_file = \"x\"\n"), "");
+}

@@ -1,15 +1,17 @@
 //! The metrics of the process, the Redis door and the plain keys.
 
-use super::encode::Family;
+use super::encode::{Family, Sample};
 use super::table::{self, Metric};
 use super::{counter, gauge};
 use crate::build_info;
+use crate::front::{FrontStatistics, TrackingState};
 use crate::serve::Server;
 
 pub(super) fn families(server: &Server) -> Vec<Family> {
     let mut families = process(server);
     families.extend(door(server));
     families.extend(plain_keys(server));
+    families.extend(server.door.front_statistics().into_iter().flat_map(|it| front(&it)));
     families
 }
 
@@ -85,6 +87,44 @@ fn plain_keys(server: &Server) -> Vec<Family> {
             table::PLAIN_KEYS_REMOVED,
             vec![(cause("expired"), keys.expired), (cause("evicted"), keys.evicted)],
         ),
+    ]
+}
+
+/// The Redis that this server stands in front of.
+fn front(front: &FrontStatistics) -> Vec<Family> {
+    let outcome = |name: &str| vec![("outcome", name.to_owned())];
+    let states = [TrackingState::Tracking, TrackingState::Lost, TrackingState::Refused];
+    let state = |state: TrackingState| {
+        let is_so = f64::from(u8::from(state == front.tracking));
+        (vec![("state", state.name().to_owned())], is_so)
+    };
+    let latencies = Sample::Distribution {
+        sum: front.latency_seconds,
+        count: front.latency_buckets.iter().map(|(_, count)| count).sum(),
+        buckets: front.latency_buckets.clone(),
+    };
+    vec![
+        gauge(table::FRONT_TRACKING, states.map(state).to_vec()),
+        one(table::FRONT_REACHABLE, f64::from(u8::from(front.is_reachable))),
+        counter(
+            table::FRONT_READS,
+            vec![(outcome("memory"), front.hits), (outcome("redis"), front.misses)],
+        ),
+        count(table::FRONT_PASSED, front.passed),
+        counter(
+            table::FRONT_FILLS,
+            vec![(outcome("kept"), front.fills), (outcome("discarded"), front.fills_discarded)],
+        ),
+        count(table::FRONT_INVALIDATIONS, front.invalidations),
+        count(table::FRONT_FLUSHES, front.flushes),
+        count(table::FRONT_TRACKING_LOSSES, front.losses),
+        one(table::FRONT_CONNECTIONS, front.connections as f64),
+        counter(
+            table::FRONT_CONNECTS,
+            vec![(outcome("opened"), front.connects), (outcome("failed"), front.connect_failures)],
+        ),
+        count(table::FRONT_DISCONNECTS, front.disconnects),
+        Family { metric: table::FRONT_LATENCY_SECONDS, samples: vec![(Vec::new(), latencies)] },
     ]
 }
 

@@ -73,6 +73,28 @@ metrics! {
     PLAIN_KEYS_READS: Counter "larder_plain_keys_reads" ["outcome"], "Reads of keys of no cache";
     PLAIN_KEYS_REMOVED: Counter "larder_plain_keys_removed" ["cause"],
         "Keys of no cache that left by themselves";
+    FRONT_TRACKING: Gauge "larder_front_tracking" ["state"],
+        "1 for whether Redis tells what changes: tracking, lost or refused";
+    FRONT_REACHABLE: Gauge "larder_front_reachable" [],
+        "1 if the last connection to Redis could be opened";
+    FRONT_READS: Counter "larder_front_reads" ["outcome"],
+        "Reads of strings: answered from memory, or by Redis";
+    FRONT_PASSED: Counter "larder_front_passed" [], "Commands that went to Redis";
+    FRONT_FILLS: Counter "larder_front_fills" ["outcome"],
+        "Values that were read: kept, or discarded because a change crossed them";
+    FRONT_INVALIDATIONS: Counter "larder_front_invalidations" [],
+        "Keys that Redis said have changed";
+    FRONT_FLUSHES: Counter "larder_front_flushes" [],
+        "Times Redis said that everything has changed";
+    FRONT_TRACKING_LOSSES: Counter "larder_front_tracking_losses" [],
+        "Times tracking was lost, and what was in memory with it";
+    FRONT_CONNECTIONS: Gauge "larder_front_connections" [], "Connections to Redis";
+    FRONT_CONNECTS: Counter "larder_front_connects" ["outcome"],
+        "Attempts to connect to Redis";
+    FRONT_DISCONNECTS: Counter "larder_front_disconnects" [],
+        "Connections to Redis that were lost while they were in use";
+    FRONT_LATENCY_SECONDS: Histogram "larder_front_latency_seconds" [],
+        "How long Redis took, of one reply of those that arrived together";
     CACHE_REQUESTS: Counter "larder_cache_requests" ["cache"], "Reads, however they ended";
     CACHE_HITS: Counter "larder_cache_hits" ["cache", "freshness"], "Reads answered from memory";
     CACHE_MISSES: Counter "larder_cache_misses" ["cache", "answered_by"],

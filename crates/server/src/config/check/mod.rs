@@ -4,6 +4,7 @@
 mod caches;
 mod keys;
 mod origins;
+mod redis;
 mod server;
 
 pub use keys::KeyShape;
@@ -22,6 +23,7 @@ pub fn check(source: &Source) -> Parsed {
     if parsed.is_read {
         let mut checker = Checker { source, parsed: &parsed, found: Vec::new() };
         server::check(&mut checker);
+        redis::check(&mut checker);
         origins::check(&mut checker);
         caches::check(&mut checker);
         let found = checker.found;

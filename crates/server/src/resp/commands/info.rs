@@ -9,6 +9,7 @@ use super::super::Reply;
 use super::super::door::Shared;
 use super::super::session::Session;
 use super::server::REDIS_VERSION;
+use crate::front::FrontStatistics;
 
 /// One section. Those that are not in the default set are shown on request and
 /// in `INFO all`.
@@ -190,6 +191,9 @@ fn write_keyspace(shared: &Shared, text: &mut String) {
 }
 
 fn write_caches(shared: &Shared, text: &mut String) {
+    if let (Some(front), Some(counted)) = (&shared.front, shared.front_statistics()) {
+        write_front(front.label(), &counted, text);
+    }
     for cache in shared.routes.caches() {
         let statistics = cache.statistics();
         line(
@@ -210,6 +214,21 @@ fn write_caches(shared: &Shared, text: &mut String) {
             ),
         );
     }
+}
+
+/// The Redis that this server stands in front of.
+fn write_front(label: &str, front: &FrontStatistics, text: &mut String) {
+    line(text, format_args!("front_redis:{label}"));
+    line(text, format_args!("front_reachable:{}", u8::from(front.is_reachable)));
+    line(text, format_args!("front_tracking:{}", front.tracking.name()));
+    line(text, format_args!("front_memory_hits:{}", front.hits));
+    line(text, format_args!("front_memory_misses:{}", front.misses));
+    line(text, format_args!("front_passed:{}", front.passed));
+    line(text, format_args!("front_fills:{}", front.fills));
+    line(text, format_args!("front_fills_discarded:{}", front.fills_discarded));
+    line(text, format_args!("front_invalidations:{}", front.invalidations));
+    line(text, format_args!("front_tracking_losses:{}", front.losses));
+    line(text, format_args!("front_connections:{}", front.connections));
 }
 
 /// Bytes as people read them.

@@ -251,6 +251,19 @@ fn explain(session: &mut Session, arguments: &[&[u8]], reply: &mut Reply) {
 }
 
 fn explain_plain(session: &Session, key: &[u8], fields: &mut Vec<(&'static str, Field)>) {
+    if let Some(front) = &session.shared.front {
+        let known = front.look(key);
+        fields.push(("cache", Field::Nothing));
+        fields.push(("kind", Field::Text("key of Redis".to_owned())));
+        fields.push(("redis", Field::Text(front.label().to_owned())));
+        fields.push(("memory-holds", Field::flag(front.holds())));
+        fields.push(("in-memory", Field::flag(known.is_some())));
+        if let Some(length) = known {
+            fields.push(("present", Field::flag(length.is_some())));
+            fields.push(("bytes", Field::number(length.unwrap_or(0) as u64)));
+        }
+        return;
+    }
     let keyspace = &session.shared.keyspace;
     let mut locked = keyspace.lock([key]);
     let details = locked.inspect(key);

@@ -35,7 +35,7 @@ fn check(script: &str) {
 }
 
 /// Splits at spaces; `"…"` keeps them and `\r`, `\n`, `\0` stand for bytes.
-fn words(line: &str) -> Vec<Vec<u8>> {
+pub(super) fn words(line: &str) -> Vec<Vec<u8>> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
     let mut is_quoted = false;

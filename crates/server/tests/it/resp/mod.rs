@@ -3,6 +3,7 @@
 mod against_redis;
 mod caches;
 mod closing;
+mod front;
 mod hostile;
 mod sessions;
 mod stream;

@@ -1,0 +1,492 @@
+//! A connection to Redis that the clients of one thread share. What they ask is
+//! written in one go, and replies go to their mailboxes in the order of asking.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use larder_core::{Error, Moment};
+use parking_lot::Mutex;
+
+use super::Front;
+use super::backoff::Backoff;
+use super::frame::{Scanned, Scanner};
+use super::mailbox::Mailbox;
+use super::memory::Fill;
+use super::request::{Arrived, Void, Wanted};
+use super::wire::Wire;
+use crate::resp::Protocol;
+use crate::resp::worker::Worker;
+
+/// With so much unwritten, clients wait before they ask for more.
+const OUTGOING_BYTES_MAX: usize = 1 << 20;
+
+/// A reply is handed on in one piece up to this length, and else in parts.
+const PART_BYTES: usize = 64 * 1024;
+
+/// How often is checked whether Redis owes a reply for too long.
+const CHECK_EVERY: Duration = Duration::from_millis(250);
+
+/// For so long, one client that is slow to read holds up the others of its
+/// link. Then what comes for it is gathered in memory, as Redis would do.
+const HOLD_UP_MAX: Duration = Duration::from_millis(200);
+
+/// A shared connection, which opens when it is first needed.
+pub(crate) struct Link {
+    front: Arc<Front>,
+    protocol: Protocol,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// What to tell clients at once, while Redis cannot be reached.
+    refusal: Option<Arc<[u8]>>,
+    outgoing: Vec<u8>,
+    pending: VecDeque<Pending>,
+    /// The task that reads and writes, while it has nothing to write.
+    task: Option<Waker>,
+    /// Clients that wait until more may be written.
+    waiting: Vec<Waker>,
+}
+
+/// A reply that Redis owes.
+struct Pending {
+    sent_at: Moment,
+    kind: Kind,
+}
+
+enum Kind {
+    /// For a client.
+    Reply {
+        /// `None` if the client wants none.
+        mailbox: Option<Arc<Mailbox>>,
+        void: Void,
+        wanted: Option<Box<Wanted>>,
+    },
+    /// How long a key that was just read will live.
+    Lifetime,
+}
+
+/// A command for [`Link::ask`].
+pub(crate) struct Request {
+    /// Where its reply goes, if anybody wants it.
+    pub(crate) mailbox: Option<Arc<Mailbox>>,
+    /// What is to be forgotten before the reply is given.
+    pub(crate) void: Void,
+    /// What of the reply is to be kept.
+    pub(crate) wanted: Option<Box<Wanted>>,
+}
+
+impl Link {
+    pub(crate) fn new(front: Arc<Front>, protocol: Protocol) -> Self {
+        let state = State {
+            refusal: None,
+            outgoing: Vec::new(),
+            pending: VecDeque::new(),
+            task: None,
+            waiting: Vec::new(),
+        };
+        Self { front, protocol, state: Mutex::new(state) }
+    }
+
+    /// Sends a command, which `write` appends. Never waits. While Redis cannot
+    /// be reached, returns the error to reply instead.
+    pub(crate) fn ask(
+        &self,
+        request: Request,
+        now: Moment,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<(), Arc<[u8]>> {
+        let mut state = self.state.lock();
+        if let Some(refusal) = &state.refusal {
+            return Err(Arc::clone(refusal));
+        }
+        let Request { mailbox, void, wanted } = request;
+        write(&mut state.outgoing);
+        let lifetimes =
+            wanted.as_ref().map_or(0, |wanted| wanted.ask_lifetimes(&mut state.outgoing));
+        let kind = Kind::Reply { mailbox, void, wanted };
+        state.pending.push_back(Pending { sent_at: now, kind });
+        for _ in 0..lifetimes {
+            state.pending.push_back(Pending { sent_at: now, kind: Kind::Lifetime });
+        }
+        if let Some(task) = state.task.take() {
+            task.wake();
+        }
+        Ok(())
+    }
+
+    /// Whether clients have to wait before they ask for more.
+    pub(crate) fn is_full(&self) -> bool {
+        self.state.lock().outgoing.len() >= OUTGOING_BYTES_MAX
+    }
+
+    /// Waits until more may be asked.
+    pub(crate) async fn room(&self) {
+        poll_fn(|cx| {
+            let mut state = self.state.lock();
+            if state.outgoing.len() < OUTGOING_BYTES_MAX {
+                return Poll::Ready(());
+            }
+            state.waiting.push(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Reads and writes, on the thread of its clients, for ever.
+    pub(crate) async fn run(self: Arc<Self>, worker: Arc<Worker>) {
+        let mut ready = None;
+        loop {
+            let wire = match ready.take() {
+                Some(wire) => wire,
+                None => {
+                    self.work().await;
+                    match self.front.connect(self.protocol).await {
+                        Ok(wire) => wire,
+                        Err(error) => {
+                            self.fail(&error, true);
+                            ready = Some(self.reconnect().await);
+                            continue;
+                        }
+                    }
+                }
+            };
+            let error = self.serve(wire, &worker).await;
+            self.front.note_lost(&error);
+            // At once again: it may have been closed for having idled. Whoever
+            // asks meanwhile waits for that.
+            self.fail(&error, false);
+        }
+    }
+
+    /// Waits until a connection can be opened again, and lets clients ask. It
+    /// is tried whether or not somebody asks, so that clients are not told of an
+    /// outage that is over.
+    async fn reconnect(&self) -> Wire {
+        let mut backoff = Backoff::default();
+        loop {
+            tokio::time::sleep(backoff.next()).await;
+            match self.front.connect(self.protocol).await {
+                Ok(wire) => {
+                    self.state.lock().refusal = None;
+                    return wire;
+                }
+                Err(error) => self.fail(&error, true),
+            }
+        }
+    }
+
+    /// Waits until somebody asks.
+    async fn work(&self) {
+        poll_fn(|cx| {
+            let mut state = self.state.lock();
+            if !state.pending.is_empty() {
+                return Poll::Ready(());
+            }
+            state.task = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Serves until the connection is lost; returns why.
+    async fn serve(&self, wire: Wire, worker: &Worker) -> Error {
+        let mut line = Line {
+            link: self,
+            worker,
+            wire,
+            writing: Vec::new(),
+            written: 0,
+            incoming: Vec::new(),
+            scanned: 0,
+            scanner: Scanner::default(),
+            is_in_parts: false,
+            arrived: None,
+            held_up: None,
+            given_up: None,
+            read_at: self.front.clock.precise_now(),
+        };
+        let mut check = tokio::time::interval(CHECK_EVERY);
+        let error = loop {
+            tokio::select! {
+                biased;
+                error = poll_fn(|cx| line.poll(cx)) => break self.front.upstream.unavailable(&error),
+                _ = check.tick() => if let Some(error) = line.overdue() { break error },
+            }
+        };
+        if line.is_in_parts {
+            self.tear_first();
+        }
+        error
+    }
+
+    /// The reply under way has lost its end.
+    fn tear_first(&self) {
+        let first = self.state.lock().pending.pop_front();
+        if let Some(Pending { kind: Kind::Reply { mailbox, void, .. }, .. }) = first {
+            void.apply(&self.front.memory);
+            if let Some(mailbox) = mailbox {
+                mailbox.tear();
+            }
+        }
+    }
+
+    /// Gives everybody who waits the error. What was asked may have been done,
+    /// so what it may have changed is forgotten.
+    fn fail(&self, error: &Error, is_refused: bool) {
+        let refusal: Arc<[u8]> = refusal(error).into();
+        let mut state = self.state.lock();
+        state.outgoing.clear();
+        state.refusal = is_refused.then(|| Arc::clone(&refusal));
+        for pending in std::mem::take(&mut state.pending) {
+            if let Kind::Reply { mailbox, void, .. } = pending.kind {
+                void.apply(&self.front.memory);
+                if let Some(mailbox) = mailbox {
+                    mailbox.put(&refusal, true);
+                }
+            }
+        }
+        state.waiting.drain(..).for_each(Waker::wake);
+    }
+}
+
+/// The error as a reply.
+pub(crate) fn refusal(error: &Error) -> Vec<u8> {
+    let mut reply = crate::resp::Reply::new(Protocol::Resp2);
+    reply.error(&format!("UNAVAILABLE {error}"));
+    reply.as_bytes().to_vec()
+}
+
+/// An open connection at work.
+struct Line<'a> {
+    link: &'a Link,
+    worker: &'a Worker,
+    wire: Wire,
+    writing: Vec<u8>,
+    written: usize,
+    /// What was read and is not yet handed on.
+    incoming: Vec<u8>,
+    /// How much of it was scanned.
+    scanned: usize,
+    scanner: Scanner,
+    /// Whether a part of the reply under way was handed on.
+    is_in_parts: bool,
+    /// Values whose lifetimes are to come.
+    arrived: Option<Arrived>,
+    /// Whom the link waits for, and since when.
+    held_up: Option<(Arc<Mailbox>, Moment)>,
+    /// For whom it has waited long enough, until it catches up.
+    given_up: Option<Arc<Mailbox>>,
+    /// When something was last read.
+    read_at: Moment,
+}
+
+impl Line<'_> {
+    /// Reads and writes what can be; ready with the reason once the connection
+    /// is lost.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<String> {
+        loop {
+            let has_written = match self.write(cx) {
+                Ok(has_written) => has_written,
+                Err(error) => return Poll::Ready(error.to_string()),
+            };
+            let has_read = match self.read(cx) {
+                Ok(has_read) => has_read,
+                Err(why) => return Poll::Ready(why),
+            };
+            if !has_written && !has_read {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn write(&mut self, cx: &mut Context<'_>) -> std::io::Result<bool> {
+        let mut has_written = false;
+        loop {
+            if self.written == self.writing.len() {
+                self.writing.clear();
+                self.writing.shrink_to(OUTGOING_BYTES_MAX);
+                self.written = 0;
+                let mut state = self.link.state.lock();
+                std::mem::swap(&mut self.writing, &mut state.outgoing);
+                if self.writing.is_empty() {
+                    state.task = Some(cx.waker().clone());
+                    break;
+                }
+                state.waiting.drain(..).for_each(Waker::wake);
+            }
+            match self.wire.poll_write(cx, &self.writing[self.written..]) {
+                Poll::Ready(Ok(0)) => return Err(std::io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(count)) => {
+                    self.written += count;
+                    has_written = true;
+                }
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => break,
+            }
+        }
+        match self.wire.poll_flush(cx) {
+            Poll::Ready(Err(error)) => Err(error),
+            _ => Ok(has_written),
+        }
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, String> {
+        if self.is_held_up(cx) {
+            return Ok(false);
+        }
+        match self.wire.poll_read(cx, &mut self.incoming) {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Err(error)) => Err(error.to_string()),
+            Poll::Ready(Ok(_)) => {
+                self.read_at = self.link.front.clock.precise_now();
+                self.hand_on(cx)?;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Whether a client that is slow to read keeps the link from reading.
+    fn is_held_up(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some((mailbox, since)) = &self.held_up else { return false };
+        let is_patient = self.link.front.clock.now().since(*since) < HOLD_UP_MAX;
+        if is_patient && mailbox.poll_backlog(cx) {
+            return true;
+        }
+        // The periodic check wakes the link at the end of its patience.
+        self.given_up = self.held_up.take().map(|(mailbox, _)| mailbox).filter(|_| !is_patient);
+        false
+    }
+
+    /// Hands on every reply that has arrived.
+    fn hand_on(&mut self, cx: &mut Context<'_>) -> Result<(), String> {
+        let incoming = std::mem::take(&mut self.incoming);
+        let mut start = 0;
+        let link = self.link;
+        let mut state = link.state.lock();
+        let mut latest = None;
+        let result = loop {
+            match self.scanner.scan(&incoming[self.scanned..]) {
+                Err(_) => break Err("it does not speak RESP".to_owned()),
+                Ok(Scanned::Whole(count)) => {
+                    self.scanned += count;
+                    let reply = &incoming[start..self.scanned];
+                    start = self.scanned;
+                    // Nobody subscribes here: what is pushed is for nobody.
+                    if self.scanner.head() == b'>' && !self.is_in_parts {
+                        continue;
+                    }
+                    let Some(pending) = state.pending.pop_front() else {
+                        break Err("it sent a reply that nobody asked for".to_owned());
+                    };
+                    latest = Some(pending.sent_at);
+                    self.finish(pending.kind, reply, cx);
+                }
+                Ok(Scanned::Part(count)) => {
+                    self.scanned += count;
+                    let part = &incoming[start..self.scanned];
+                    if part.len() >= self.part_bytes(state.pending.front()) {
+                        self.hand_on_part(state.pending.front(), part, cx);
+                        start = self.scanned;
+                    }
+                    break Ok(());
+                }
+            }
+        };
+        drop(state);
+        if let Some(sent_at) = latest {
+            // One reading of the clock for all that came together.
+            self.link.front.counters.note_latency(self.read_at.since(sent_at), 1);
+        }
+        self.keep_rest(incoming, start);
+        result
+    }
+
+    fn keep_rest(&mut self, mut incoming: Vec<u8>, start: usize) {
+        if start == incoming.len() {
+            incoming.clear();
+            incoming.shrink_to(4 * PART_BYTES);
+        } else {
+            incoming.drain(..start);
+        }
+        self.scanned -= start;
+        self.incoming = incoming;
+    }
+
+    /// From which length on a reply is handed on before it is complete. One
+    /// that is to be kept is gathered, as far as it may be kept.
+    fn part_bytes(&self, pending: Option<&Pending>) -> usize {
+        match pending {
+            Some(Pending { kind: Kind::Reply { wanted: Some(_), .. }, .. })
+                if !self.is_in_parts =>
+            {
+                self.link.front.options.kept_bytes_max.max(PART_BYTES)
+            }
+            _ => PART_BYTES,
+        }
+    }
+
+    fn hand_on_part(&mut self, pending: Option<&Pending>, part: &[u8], cx: &mut Context<'_>) {
+        let Some(Pending { kind: Kind::Reply { mailbox: Some(mailbox), .. }, .. }) = pending else {
+            // Nobody wants it: what has come of it need not be held.
+            self.is_in_parts |= pending.is_some();
+            return;
+        };
+        mailbox.put(part, false);
+        self.is_in_parts = true;
+        self.note_backlog(&Arc::clone(mailbox), cx);
+    }
+
+    fn note_backlog(&mut self, mailbox: &Arc<Mailbox>, cx: &mut Context<'_>) {
+        if self.held_up.is_some() || !mailbox.poll_backlog(cx) {
+            return;
+        }
+        if self.given_up.as_ref().is_none_or(|given_up| !Arc::ptr_eq(given_up, mailbox)) {
+            self.held_up = Some((Arc::clone(mailbox), self.link.front.clock.now()));
+        }
+    }
+
+    /// A reply is complete: `reply`, or its last part.
+    fn finish(&mut self, kind: Kind, reply: &[u8], cx: &mut Context<'_>) {
+        let memory = &self.link.front.memory;
+        let is_whole = !std::mem::take(&mut self.is_in_parts);
+        match kind {
+            Kind::Reply { mailbox, void, wanted } => {
+                // Before the client learns of it.
+                void.apply(memory);
+                self.arrived = wanted.filter(|_| is_whole).map(|wanted| wanted.arrive(reply));
+                if let Some(mailbox) = mailbox {
+                    mailbox.put(reply, true);
+                    if reply.len() >= PART_BYTES {
+                        self.note_backlog(&mailbox, cx);
+                    }
+                }
+            }
+            Kind::Lifetime => {
+                let Some(arrived) = &mut self.arrived else { return };
+                let counters = &self.worker.counters;
+                match arrived.keep_next(memory, reply) {
+                    Some(Fill::Kept) => counters.front_fills.add(1),
+                    Some(Fill::Crossed) => counters.front_fills_discarded.add(1),
+                    Some(Fill::Refused) | None => {}
+                }
+            }
+        }
+    }
+
+    /// The error, if Redis owes a reply for too long.
+    fn overdue(&self) -> Option<Error> {
+        let limit = self.link.front.upstream.options().reply_timeout;
+        let sent_at = self.link.state.lock().pending.front()?.sent_at;
+        let since = sent_at.max(self.read_at);
+        // A client that holds the link up is no fault of Redis.
+        let is_late =
+            self.held_up.is_none() && self.link.front.clock.precise_now().since(since) > limit;
+        is_late.then(|| {
+            self.link.front.upstream.unavailable(&format_args!("no reply within {limit:?}"))
+        })
+    }
+}

@@ -1,0 +1,138 @@
+//! What the front counts, beside what each worker counts for itself.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// The upper bounds of the buckets of latencies, in microseconds.
+const BUCKETS_MICROS: [u64; 14] = [
+    50, 100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 25_600, 51_200, 102_400, 409_600,
+    1_638_400,
+];
+
+/// Whether Redis tells what changes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum TrackingState {
+    /// There is no connection, or its answer is late: nothing is answered from
+    /// memory.
+    Lost,
+    /// It does: values are kept until they change.
+    Tracking,
+    /// It refuses to: values are kept for a moment, or not at all.
+    Refused,
+}
+
+impl TrackingState {
+    /// A word for people.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Lost => "lost",
+            Self::Tracking => "tracking",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// What all threads count together: rare things.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    tracking: AtomicU8,
+    pub(crate) is_reachable: AtomicBool,
+    pub(crate) invalidations: AtomicU64,
+    pub(crate) flushes: AtomicU64,
+    pub(crate) losses: AtomicU64,
+    pub(crate) connects: AtomicU64,
+    pub(crate) connect_failures: AtomicU64,
+    pub(crate) disconnects: AtomicU64,
+    pub(crate) connections: AtomicU64,
+    latency_micros: AtomicU64,
+    latency_buckets: [AtomicU64; BUCKETS_MICROS.len() + 1],
+}
+
+/// What the front counted.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct FrontStatistics {
+    /// Whether Redis tells what changes.
+    pub tracking: TrackingState,
+    /// Whether the last attempt to reach Redis succeeded.
+    pub is_reachable: bool,
+    /// Reads answered from memory.
+    pub hits: u64,
+    /// Reads of strings that went to Redis.
+    pub misses: u64,
+    /// Commands that went to Redis, those reads among them.
+    pub passed: u64,
+    /// Values kept.
+    pub fills: u64,
+    /// Values not kept because an invalidation or a write crossed them.
+    pub fills_discarded: u64,
+    /// Keys that Redis said have changed.
+    pub invalidations: u64,
+    /// How often Redis said that everything has changed.
+    pub flushes: u64,
+    /// How often tracking was lost, and everything with it.
+    pub losses: u64,
+    /// Connections opened to Redis.
+    pub connects: u64,
+    /// Connections that could not be opened.
+    pub connect_failures: u64,
+    /// Connections that ended though they were in use.
+    pub disconnects: u64,
+    /// Connections that are open.
+    pub connections: u64,
+    /// How long replies took, in seconds: how many were quicker than each bound.
+    pub latency_buckets: Vec<(f64, u64)>,
+    /// How long replies took, together.
+    pub latency_seconds: f64,
+}
+
+impl Counters {
+    pub(crate) fn set_tracking(&self, state: TrackingState) {
+        self.tracking.store(state as u8, Ordering::Relaxed);
+    }
+
+    pub(crate) fn tracking(&self) -> TrackingState {
+        match self.tracking.load(Ordering::Relaxed) {
+            1 => TrackingState::Tracking,
+            2 => TrackingState::Refused,
+            _ => TrackingState::Lost,
+        }
+    }
+
+    /// Notes how long `count` replies took.
+    pub(crate) fn note_latency(&self, latency: Duration, count: u64) {
+        let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+        let bucket = BUCKETS_MICROS.partition_point(|bound| *bound < micros);
+        self.latency_buckets[bucket].fetch_add(count, Ordering::Relaxed);
+        self.latency_micros.fetch_add(micros.saturating_mul(count), Ordering::Relaxed);
+    }
+
+    /// What is counted here; the rest is zero.
+    pub(crate) fn read(&self) -> FrontStatistics {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let bounds = BUCKETS_MICROS.iter().map(|micros| *micros as f64 / 1e6);
+        FrontStatistics {
+            tracking: self.tracking(),
+            is_reachable: self.is_reachable.load(Ordering::Relaxed),
+            hits: 0,
+            misses: 0,
+            passed: 0,
+            fills: 0,
+            fills_discarded: 0,
+            invalidations: read(&self.invalidations),
+            flushes: read(&self.flushes),
+            losses: read(&self.losses),
+            connects: read(&self.connects),
+            connect_failures: read(&self.connect_failures),
+            disconnects: read(&self.disconnects),
+            connections: read(&self.connections),
+            latency_buckets: bounds
+                .chain([f64::INFINITY])
+                .zip(self.latency_buckets.iter().map(read))
+                .collect(),
+            latency_seconds: read(&self.latency_micros) as f64 / 1e6,
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Pipelines in which answers from memory and from Redis mix keep their order,
+//! and mean the same as in Redis alone.
+
+use larder_testkit::redis::RedisServer;
+use proptest::prelude::*;
+
+use super::{Client, counted, encode, front, text, warm};
+
+/// Everything that comes of a pipeline that arrives in pieces of this size.
+fn rest(address: std::net::SocketAddr, pipeline: &[u8], piece: usize, count: usize) -> String {
+    let mut client = Client::connect(address);
+    for piece in pipeline.chunks(piece) {
+        client.send(piece);
+    }
+    (0..count).map(|_| text(&client.reply())).collect()
+}
+
+const COMMANDS: [&str; 27] = [
+    "GET a",
+    "GET a",
+    "GET b",
+    "GET c",
+    "MGET a b",
+    "MGET c a none",
+    "STRLEN a",
+    "GETRANGE b 0 2",
+    "EXISTS a b c",
+    "PING",
+    "ECHO hello",
+    "SET a 1",
+    "SET b text",
+    "APPEND a x",
+    "INCR c",
+    "DEL a",
+    "MSET a 2 c 5",
+    "HSET b f v",
+    "DEL b",
+    "EVAL redis.call('incr','c')return\u{a0}1 0",
+    "EVAL return\u{a0}redis.call('set',KEYS[1],'s') 1 a",
+    "CLIENT GETNAME",
+    "MULTI",
+    "EXEC",
+    "WATCH a",
+    "SELECT 1",
+    "SELECT 0",
+];
+
+fn command(line: &str) -> Vec<u8> {
+    let words: Vec<String> = line.split(' ').map(|word| word.replace('\u{a0}', " ")).collect();
+    encode(&words)
+}
+
+/// Each case opens a door: few of them, unless more are asked for.
+fn cases() -> u32 {
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    asked.map_or(24, |cases: u32| cases.min(1000))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_pipeline_answers_as_redis_does(
+        picks in proptest::collection::vec(
+            proptest::collection::vec(0..COMMANDS.len(), 1..60), 4..10,
+        ),
+        piece in prop_oneof![1..200_usize, Just(1 << 20)],
+    ) {
+        static SERVERS: std::sync::LazyLock<(RedisServer, RedisServer)> =
+            std::sync::LazyLock::new(|| (RedisServer::start(), RedisServer::start()));
+        let (alone, behind) = &*SERVERS;
+        for redis in [alone, behind] {
+            redis.command(&["FLUSHALL"]);
+        }
+        let door = front(behind);
+        for picks in &picks {
+            let pipeline: Vec<u8> =
+                picks.iter().flat_map(|&pick| command(COMMANDS[pick])).collect();
+            let expected = rest(alone.address(), &pipeline, pipeline.len(), picks.len());
+            let found = rest(door.address(), &pipeline, piece, picks.len());
+            prop_assert_eq!(found, expected, "{:?}", picks);
+        }
+    }
+}
+
+#[test]
+fn what_a_connection_was_used_for_does_not_show_to_the_next_client() {
+    let redis = RedisServer::start();
+    let door = front(&redis);
+    for (pipeline, count) in [
+        ("SELECT 1\r\nSELECT 0\r\nSELECT 1\r\n", 3),
+        ("WATCH a\r\nUNWATCH\r\nWATCH a\r\n", 3),
+        ("MULTI\r\nSELECT 1\r\nSELECT 0\r\n", 3),
+        ("MULTI\r\nSELECT 1\r\nEXEC\r\n", 3),
+        ("SELECT 1\r\nMULTI\r\nSELECT 0\r\nDISCARD\r\n", 4),
+    ] {
+        rest(door.address(), pipeline.as_bytes(), 1000, count);
+        let mut client = Client::connect(door.address());
+        client.ask("SET a 1");
+        assert_eq!(client.ask("WATCH a"), "+OK\r\n");
+        assert_eq!(client.ask("GET a"), "$1\r\n1\r\n", "after {pipeline}");
+        client.ask("MULTI");
+        assert_eq!(client.ask("EXEC"), "*0\r\n", "after {pipeline}");
+    }
+}
+
+#[test]
+fn memory_answers_stand_behind_those_of_redis() {
+    let redis = RedisServer::start();
+    let door = front(&redis);
+    let mut client = Client::connect(door.address());
+    client.ask("SET hot warm");
+    warm(&door, &mut client, "hot");
+    let hits = counted(&door).hits;
+    let pipeline: Vec<u8> = (0..300)
+        .flat_map(|number| {
+            [command(&format!("SET k{number} {number}")), command("GET hot"), command("PING")]
+        })
+        .flatten()
+        .collect();
+    client.send(&pipeline);
+    for _ in 0..300 {
+        assert_eq!(text(&client.reply()), "+OK\r\n");
+        assert_eq!(text(&client.reply()), "$4\r\nwarm\r\n");
+        assert_eq!(text(&client.reply()), "+PONG\r\n");
+    }
+    assert!(counted(&door).hits > hits, "some came from memory");
+}
+
+#[test]
+fn replies_that_a_client_does_not_want_are_left_out() {
+    let redis = RedisServer::start();
+    let door = front(&redis);
+    let mut client = Client::connect(door.address());
+    client.send(b"CLIENT REPLY OFF\r\nSET a 1\r\nGET a\r\nHSET h f v\r\nCLIENT REPLY ON\r\n");
+    assert_eq!(text(&client.reply()), "+OK\r\n");
+    assert_eq!(client.ask("GET a"), "$1\r\n1\r\n");
+    client.send(b"CLIENT REPLY SKIP\r\nHSET h f w\r\nHGET h f\r\n");
+    assert_eq!(text(&client.reply()), "$1\r\nw\r\n");
+    client.send(b"CLIENT REPLY SKIP\r\nBLPOP none 0.01\r\nGET a\r\n");
+    assert_eq!(text(&client.reply()), "$1\r\n1\r\n");
+}
+
+#[test]
+fn large_values_pass_both_ways_and_small_ones_are_kept() {
+    let redis = RedisServer::start();
+    let door = front(&redis);
+    let mut client = Client::connect(door.address());
+    let large = "x".repeat(20 << 20);
+    assert_eq!(client.ask(&format!("SET large {large}")), "+OK\r\n");
+    let expected = format!("${}\r\n{large}\r\n", large.len());
+    for _ in 0..3 {
+        assert!(client.ask("GET large") == expected);
+    }
+    let fits = "y".repeat(1 << 20);
+    client.ask(&format!("SET fits {fits}"));
+    assert!(warm(&door, &mut client, "fits") == format!("${}\r\n{fits}\r\n", fits.len()));
+    assert_eq!(client.ask("STRLEN large"), format!(":{}\r\n", large.len()));
+}
+
+/// A client that does not read must not keep the others waiting for ever.
+#[test]
+fn a_client_that_does_not_read_does_not_stop_the_others() {
+    let redis = RedisServer::start();
+    let door = front(&redis);
+    door.use_threads(1);
+    let mut client = Client::connect(door.address());
+    client.ask(&format!("SETRANGE large {} x", (40 << 20) - 1));
+    let mut lazy = Client::connect(door.address());
+    lazy.send_command(&["HGET", "none", "f"]);
+    lazy.send_command(&["GET", "large"]);
+    lazy.send_command(&["PING"]);
+    for number in 0..50 {
+        assert_eq!(client.ask(&format!("SET k {number}")), "+OK\r\n");
+    }
+    assert_eq!(text(&lazy.reply()), "$-1\r\n");
+    assert_eq!(lazy.reply().len(), "$41943040\r\n\r\n".len() + (40 << 20));
+    assert_eq!(text(&lazy.reply()), "+PONG\r\n");
+}
