@@ -92,4 +92,6 @@ mod guide {
     struct Freshness;
     #[doc = include_str!("../../../docs/guide/stampede-protection.md")]
     struct StampedeProtection;
+    #[doc = include_str!("../../../docs/guide/tiers.md")]
+    struct Tiers;
 }

@@ -57,6 +57,7 @@ const SECTIONS: &[(&str, &str, &str)] = &[
     ("[server]", "ServerOptions", ""),
     ("[server.users.NAME]", "UserOptions", ""),
     ("[memory]", "MemoryOptions", MEMORY),
+    ("[disk]", "DiskTierOptions", ""),
     ("[redis]", "RedisOptions", ""),
     ("[origins.NAME]", "OriginOptions", ""),
     ("[origins.NAME.breaker]", "BreakerOptions", ""),

@@ -26,6 +26,12 @@ pub(super) fn banner(server: &Server, is_demo: bool) -> String {
         show_rounded(memory.budget),
         show_rounded(memory.plain_keys)
     );
+    if let Some(directory) =
+        server.started_with.disk.directory.as_ref().filter(|_| server.disk.is_some())
+    {
+        let budget = show_bytes(server.started_with.disk.budget.0);
+        let _ = writeln!(text, "  disk      {directory}, at most {budget}");
+    }
     let _ = writeln!(text, "  Redis     {address}");
     let _ = writeln!(text, "  admin     http://{}", server.admin_address);
     if let Some(key) = is_demo.then_some("product:42") {
