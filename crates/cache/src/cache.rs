@@ -55,7 +55,9 @@ impl<K: CacheKey, V: CacheValue> Cache<K, V> {
     pub async fn get(&self, key: &K) -> Result<Option<Hit<K, V>>> {
         match self.0.look(key) {
             Some(hit) => Ok(Some(hit)),
-            None => self.0.find(key).await,
+            None if self.0.lower.is_none() => Ok(self.0.missed()),
+            // In a box, so that the future of a hit is small: it is moved about.
+            None => Box::pin(self.0.find(key)).await,
         }
     }
 

@@ -99,7 +99,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     pub(crate) async fn find(self: &Arc<Self>, key: &K) -> Result<Option<Hit<K, V>>> {
         let request = Request::default();
         let patience = self.patience(&request);
-        if self.lower.is_none() || self.refuse_when_closing().is_err() {
+        if self.refuse_when_closing().is_err() {
             return Ok(self.missed());
         }
         let flight = match self.board(key, &request.terms) {
