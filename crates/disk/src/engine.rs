@@ -103,9 +103,7 @@ impl Engine {
         sync: bool,
     ) -> Result<(), Fault> {
         guarded(|| {
-            while self.entries.sealed_memtable_count() > SEALED_MEMTABLES_MAX
-                || self.entries.l0_table_count() > UNMERGED_TABLES_MAX
-            {
+            while self.is_behind() {
                 // Says so if the engine has stopped for good.
                 self.database.persist(PersistMode::Buffer)?;
                 std::thread::sleep(std::time::Duration::from_millis(1));
@@ -120,6 +118,12 @@ impl Engine {
             }
             batch.commit()
         })
+    }
+
+    /// Whether writes wait until tables are merged.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.entries.sealed_memtable_count() > SEALED_MEMTABLES_MAX
+            || self.entries.l0_table_count() > UNMERGED_TABLES_MAX
     }
 
     /// Merges tables where that is due, once. Returns whether anything changed.

@@ -89,6 +89,11 @@ impl Upkeep<'_> {
         }
         let engine = self.core.engine.read();
         let Some(engine) = engine.as_ref() else { return };
+        if engine.is_behind() {
+            // Writes wait for a merge, whatever the sizes say: one that only moves
+            // tables does not change them.
+            self.idle_looks = self.idle_looks.min(1);
+        }
         let done = if self.idle_looks < IDLE_LOOKS {
             self.idle_looks += 1;
             engine.merge().map(|merged| {

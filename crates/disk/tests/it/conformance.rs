@@ -7,7 +7,7 @@ use larder_core::{
 };
 use larder_disk::{DiskOptions, DiskStore, DiskTier, Durability};
 use tempfile::TempDir;
-use tokio::sync::Mutex;
+use tokio::sync::{RwLock, RwLockReadGuard};
 
 use crate::support::Home;
 
@@ -68,7 +68,7 @@ impl Store for Lasting {
 /// Whatever a call sees was read from closed files.
 struct Reopening {
     directory: TempDir,
-    open: Mutex<(DiskTier, DiskStore)>,
+    open: RwLock<(DiskTier, DiskStore)>,
     capabilities: Capabilities,
 }
 
@@ -76,18 +76,19 @@ impl Reopening {
     async fn new() -> Self {
         let Home { directory, tier, store } = Home::open().await;
         let capabilities = store.capabilities();
-        Self { directory, open: Mutex::new((tier, store)), capabilities }
+        Self { directory, open: RwLock::new((tier, store)), capabilities }
     }
 
-    async fn reopened(&self) -> DiskStore {
-        let mut open = self.open.lock().await;
+    /// The store, opened anew. Nobody closes it while it is in use.
+    async fn reopened(&self) -> RwLockReadGuard<'_, (DiskTier, DiskStore)> {
+        let mut open = self.open.write().await;
         open.0.close().await;
         let options = DiskOptions::new(self.directory.path());
         let tier = DiskTier::open(options).await.expect("it opens again");
         assert!(!tier.healed(), "nothing was damaged");
         let store = tier.store("album").expect("a name");
-        *open = (tier, store.clone());
-        store
+        *open = (tier, store);
+        open.downgrade()
     }
 }
 
@@ -97,7 +98,7 @@ impl Store for Reopening {
     }
 
     async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<StoredEntry>>> {
-        self.reopened().await.get_many(keys).await
+        self.reopened().await.1.get_many(keys).await
     }
 
     async fn put_many(
@@ -105,20 +106,19 @@ impl Store for Reopening {
         entries: &[(Key, StoredEntry)],
         condition: PutCondition,
     ) -> Result<Vec<PutOutcome>> {
-        // Of many writers at once each would close what the others write to.
-        let store = self.open.lock().await.1.clone();
-        store.put_many(entries, condition).await
+        // Many write at once: they would only wait for each other's opening.
+        self.open.read().await.1.put_many(entries, condition).await
     }
 
     async fn invalidate_many(&self, keys: &[Key], at: Version, verb: Verb) -> Result<()> {
-        self.reopened().await.invalidate_many(keys, at, verb).await
+        self.reopened().await.1.invalidate_many(keys, at, verb).await
     }
 
     async fn mark(&self, marks: &[Mark]) -> Result<()> {
-        self.reopened().await.mark(marks).await
+        self.reopened().await.1.mark(marks).await
     }
 
     async fn marks(&self) -> Result<Vec<Mark>> {
-        self.reopened().await.marks().await
+        self.reopened().await.1.marks().await
     }
 }
