@@ -195,8 +195,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         let first = &flights[0];
         let mut context = LoadContext::new(first.cause, deadline);
         if flights.len() == 1 {
-            if let Some(held) = &first.held {
-                let entry = held.entry();
+            if let Some(entry) = self.renewable(first) {
                 context = context.holding(entry.version, entry.age(self.clock.now()));
             }
             return Ok(vec![origin.load(&first.key, &context).await]);
