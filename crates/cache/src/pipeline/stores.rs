@@ -77,7 +77,10 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             }
         };
         let class = entry.class.max(policy.class);
-        if !class.may_be_cached() || self.is_invalidated(&entry) {
+        // What memory had was put there while the store did not know of it yet.
+        let is_overtaken =
+            flight.held.as_ref().is_some_and(|held| held.entry().version > entry.version);
+        if !class.may_be_cached() || is_overtaken || self.is_invalidated(&entry) {
             return false;
         }
         let (limits, due_at) = limits_below_stores(&policy, &entry, now, lower.memory_ttl);
@@ -110,22 +113,32 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             .during(flight, || self.memory.insert(flight.key.clone(), entry, limits.lifetime, now));
     }
 
-    /// Puts what loads brought into every store at once.
+    /// Puts what loads brought into every store at once. What cannot be kept there
+    /// leaves nothing older behind.
     pub(super) async fn fill(&self, fills: Vec<Fill<K, V>>) {
         let Some(lower) = &self.lower else { return };
         let now = self.clock.precise_now();
-        let stored = |fill: &Fill<K, V>| {
-            let entry = fill.held.entry();
-            if !entry.class.may_leave_process() || self.is_invalidated(entry) {
-                return None;
+        let mut entries = Vec::with_capacity(fills.len());
+        for Fill { held, key, fresh_until, stale_until } in &fills {
+            let entry = held.entry();
+            let may_be_there = entry.class.may_leave_process() && !self.is_invalidated(entry);
+            let stored = may_be_there.then(|| lower.stored(entry, *fresh_until, *stale_until, now));
+            match stored {
+                Some(Ok(stored)) => entries.push(((lower.encode)(key), stored)),
+                Some(Err(_)) | None => {
+                    self.invalidate_stores(key, entry.version, Verb::Remove).await;
+                }
             }
-            // What cannot be encoded is not kept below.
-            let stored = lower.stored(entry, fill.fresh_until, fill.stale_until, now).ok()?;
-            Some(((lower.encode)(&fill.key), stored))
-        };
-        let entries: Vec<(Key, StoredEntry)> = fills.iter().filter_map(stored).collect();
-        join_all(lower.tiers.iter().map(|tier| tier.put_many(entries.clone(), self.grounds())))
-            .await;
+        }
+        join_all(lower.tiers.iter().map(|tier| tier.learn(entries.clone(), self.grounds()))).await;
+    }
+
+    /// Has every store asked what it remembers of before this process, so that
+    /// what is numbered from now on is newer. Costs nothing once all are known.
+    pub(super) async fn meet_stores(&self) {
+        let Some(lower) = &self.lower else { return };
+        let unknown = lower.tiers.iter().filter(|tier| !tier.is_known());
+        join_all(unknown.map(|tier| tier.meet(self.grounds(), |past| self.recall(&past)))).await;
     }
 
     /// Has every store give up what it has for a key and a version, or what is
@@ -151,8 +164,9 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         lower.tiers.iter().for_each(|tier| tier.mark_later(&marks));
     }
 
-    /// What was invalidated before this process began holds here, too.
-    fn recall(&self, past: &Memories) {
+    /// What was invalidated before this process began holds here, too. Returns a
+    /// version that is newer than everything of then.
+    fn recall(&self, past: &Memories) -> Version {
         self.memory.versions().observe(past.newest);
         let now = self.clock.now();
         for mark in &past.marks {
@@ -164,6 +178,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
                 (None, Verb::Expire) => self.memory.expire_all_at(mark.version, now),
             }
         }
+        self.memory.versions().next()
     }
 
     fn grounds(&self) -> Grounds<'_> {

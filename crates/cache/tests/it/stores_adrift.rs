@@ -1,10 +1,245 @@
 //! Stores that have not heard of everything: after a restart, while they cannot
 //! be reached, and when a call ends halfway.
 
-use larder::{Cache, JsonCodec, LoadContext, Loaded, ManualClock, Origin, Result, Stores};
+use std::time::Duration;
+
+use bytes::Bytes;
+use larder::{
+    BytesCodec, Cache, Class, Codec, Error, ErrorKind, JsonCodec, LoadContext, Loaded, ManualClock,
+    Memory, Origin, Policy, Result, Stores, Tier,
+};
 use larder_testkit::faulty::{FaultyStore, Gate, StoreFault};
 
+use crate::stores::{Stored, builder, stored};
 use crate::support::*;
+
+/// What ends the time of the entry of `ann`.
+#[derive(Clone, Copy, Debug)]
+enum Change {
+    Put,
+    Remove,
+    Expire,
+    RemoveTag,
+    ExpireTag,
+    Clear,
+}
+
+const CHANGES: [Change; 6] = [
+    Change::Put,
+    Change::Remove,
+    Change::Expire,
+    Change::RemoveTag,
+    Change::ExpireTag,
+    Change::Clear,
+];
+
+impl Change {
+    async fn happens_to(self, users: &Users) {
+        let changed = match self {
+            Self::Put => users.put(&ann(), 2).await.map(drop),
+            Self::Remove => users.remove(&ann()).await.map(drop),
+            Self::Expire => users.expire(&ann()).await.map(drop),
+            Self::RemoveTag => users.remove_tag("people").await.map(drop),
+            Self::ExpireTag => users.expire_tag("people").await.map(drop),
+            Self::Clear => users.clear().await.map(drop),
+        };
+        changed.expect("memory does not fail");
+    }
+}
+
+/// Fresh for longer than memory keeps it.
+fn long() -> Policy {
+    Policy::ttl(MINUTE * 60).jitter(0.0).early_refresh_beta(None)
+}
+
+/// A store with an entry of a process before, whose versions had come far.
+async fn inherited() -> Stored {
+    let mut stored = stored(long());
+    for value in 0..50 {
+        stored.world.users.put(&ann(), value).tags(["people"]).await.expect("it is put");
+    }
+    stored.world.origin.set(ann(), 2);
+    stored.restart(long());
+    stored
+}
+
+#[tokio::test]
+async fn what_changes_before_the_first_read_is_newer_than_what_was_there() {
+    for change in CHANGES {
+        let mut stored = inherited().await;
+        change.happens_to(&stored.world.users).await;
+        assert!(!stored.world.users.stores()[0].is_behind, "{change:?}");
+        stored.restart(long());
+        assert_eq!(stored.read_and_fill().await, Some(2), "{change:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_changes_while_the_store_of_before_cannot_be_reached_holds_when_it_can() {
+    for change in CHANGES {
+        let mut stored = inherited().await;
+        stored.store.script([StoreFault::Refused, StoreFault::Refused]);
+        change.happens_to(&stored.world.users).await;
+        assert!(stored.world.users.stores()[0].is_behind, "{change:?}");
+        // One refusal is left for when memory asks below again.
+        for _ in 0..3 {
+            stored.read_and_fill().await;
+            stored.world.clock.advance(MINUTE);
+            assert_eq!(stored.read_and_fill().await, Some(2), "{change:?}");
+        }
+        assert!(!stored.world.users.stores()[0].is_behind, "{change:?}");
+        stored.restart(long());
+        assert_eq!(stored.read_and_fill().await, Some(2), "{change:?}");
+    }
+}
+
+#[tokio::test]
+async fn more_than_can_be_remembered_for_a_store_hides_all_it_had() {
+    let stored = stored(long());
+    stored.read_and_fill().await;
+    // Its breaker opens, and opens again for the rest.
+    stored.store.script((0..5).map(|_| StoreFault::Refused));
+    stored.world.users.remove(&ann()).await.expect("memory does not fail");
+    for number in 0..65_600 {
+        let key = format!("user-{number}");
+        stored.world.users.remove(&key).await.expect("memory does not fail");
+    }
+    stored.world.origin.set(ann(), 2);
+    stored.world.clock.advance(SECOND * 10);
+    let calls = stored.store.calls_count();
+    assert_eq!(stored.read_and_fill().await, Some(2));
+    assert!(!stored.world.users.stores()[0].is_behind);
+    assert!(stored.store.calls_count() < calls + 5);
+}
+
+#[tokio::test]
+async fn many_removals_are_made_up_for_in_few_calls() {
+    let stored = stored(plain());
+    stored.read_and_fill().await;
+    stored.store.script((0..5).map(|_| StoreFault::Refused));
+    for number in 0..1000 {
+        let key = format!("user-{number}");
+        stored.world.users.remove(&key).await.expect("memory does not fail");
+    }
+    stored.world.clock.advance(SECOND * 10);
+    let calls = stored.store.calls_count();
+    stored.world.users.get(&"nobody".to_owned()).await.expect("it is asked");
+    assert!(!stored.world.users.stores()[0].is_behind);
+    let calls = stored.store.calls_count() - calls;
+    assert!(calls < 5, "{calls}");
+}
+
+#[tokio::test]
+async fn a_put_whose_caller_leaves_does_not_give_way_to_what_was_there_before() {
+    let stored = stored(plain());
+    stored.read_and_fill().await;
+    let gate = Gate::new();
+    stored.store.script([StoreFault::Held(gate.clone())]);
+    let users = stored.world.users.clone();
+    let put = tokio::spawn(async move { users.put(&ann(), 7).ttl(SECOND * 10).await });
+    gate.wait_for_arrivals(1).await;
+    put.abort();
+    assert!(put.await.expect_err("it was aborted").is_cancelled());
+    stored.world.origin.set(ann(), 7);
+    assert_eq!(stored.world.read().await, Some(7));
+    stored.world.clock.advance(SECOND * 11);
+    assert_eq!(stored.world.read().await, Some(7));
+}
+
+#[tokio::test]
+async fn a_removal_whose_caller_leaves_is_told_later() {
+    let mut stored = stored(plain());
+    stored.read_and_fill().await;
+    let gate = Gate::new();
+    stored.store.script([StoreFault::Held(gate.clone())]);
+    let users = stored.world.users.clone();
+    let removal = tokio::spawn(async move { users.remove(&ann()).await });
+    gate.wait_for_arrivals(1).await;
+    removal.abort();
+    assert!(removal.await.expect_err("it was aborted").is_cancelled());
+    stored.world.origin.set(ann(), 2);
+    stored.world.users.get(&"nobody".to_owned()).await.expect("it is asked");
+    stored.restart(plain());
+    assert_eq!(stored.world.read().await, Some(2));
+}
+
+#[tokio::test]
+async fn a_put_that_keeps_nothing_leaves_nothing_older_below() {
+    let stored = stored(plain());
+    stored.read_and_fill().await;
+    let put = stored.world.users.put(&ann(), 7).ttl(Duration::ZERO).await;
+    assert_eq!(put.expect_err("it keeps nothing").kind(), ErrorKind::InvalidInput);
+    assert!(stored.world.users.get(&ann()).await.expect("it is asked").is_none());
+}
+
+/// Refuses to write 13, and panics over 14, and over reading 15.
+struct Superstitious;
+
+impl Codec<i64> for Superstitious {
+    fn id(&self) -> u8 {
+        9
+    }
+
+    fn encode(&self, value: &i64) -> Result<Bytes> {
+        match value {
+            13 => Err(Error::new(ErrorKind::InvalidInput, "unlucky")),
+            14 => panic!("a codec that panics"),
+            _ => JsonCodec.encode(value),
+        }
+    }
+
+    fn decode(&self, bytes: &Bytes) -> Result<i64> {
+        let value = JsonCodec.decode(bytes)?;
+        assert_ne!(value, 15, "a codec that panics");
+        Ok(value)
+    }
+}
+
+fn superstitious() -> Stored {
+    let clock = ManualClock::new();
+    clock.advance(MINUTE * 600);
+    let store = FaultyStore::new(clock.clone()).local();
+    let origin = Truth::new().with_rows([(ann(), 1)]);
+    let below = Stores::new(Superstitious).store("store", store.clone());
+    let users = builder(&clock, &origin, plain()).stores(below).build().expect("coherent");
+    Stored { world: World { users, origin, clock }, store }
+}
+
+#[tokio::test]
+async fn what_a_codec_cannot_write_leaves_nothing_older_below() {
+    for value in [13, 14] {
+        let stored = superstitious();
+        stored.read_and_fill().await;
+        let put = stored.world.users.put(&ann(), value).ttl(SECOND * 10).await;
+        put.expect("memory takes it");
+        stored.world.origin.set(ann(), value);
+        stored.world.clock.advance(SECOND * 11);
+        assert_eq!(stored.read_and_fill().await, Some(value));
+    }
+}
+
+#[tokio::test]
+async fn a_codec_that_panics_over_what_is_stored_costs_a_load_and_no_error() {
+    let stored = superstitious();
+    stored.world.users.put(&ann(), 15).ttl(SECOND * 90).await.expect("it is put");
+    stored.world.clock.advance(MINUTE);
+    assert_eq!(stored.read_and_fill().await, Some(1));
+    assert_eq!(stored.world.users.stores()[0].undecodable, 1);
+}
+
+#[tokio::test]
+async fn what_may_not_leave_the_process_leaves_nothing_older_below() {
+    let stored = stored(plain().stale_if_error(MINUTE * 5));
+    stored.read_and_fill().await;
+    // What the store has is no longer fresh, but better than nothing.
+    stored.world.clock.advance(SECOND * 61);
+    let secret = || async { Ok::<_, Error>(Loaded::value(2).class(Class::Preference)) };
+    let users = &stored.world.users;
+    let hit = users.get_or_load_with(&ann(), secret).await.expect("it is loaded");
+    assert_eq!(hit.value(), Some(&2));
+    stored.filled().await;
+    assert_eq!(stored.store.entries_count(), 0);
+}
 
 /// Nine, and "not modified" of what is held.
 struct Nines;
@@ -40,4 +275,33 @@ async fn what_is_removed_by_tag_while_a_store_is_asked_is_not_renewed() {
     gate.open();
     let hit = reader.await.expect("it ends").expect("it is loaded");
     assert_eq!(hit.value(), Some(&9));
+}
+
+#[tokio::test]
+async fn a_put_that_memory_does_not_take_is_not_hidden_by_what_was_read_before_it_arrived() {
+    let clock = ManualClock::new();
+    clock.advance(MINUTE * 600);
+    let store = FaultyStore::new(clock.clone()).local();
+    let pages = Cache::<String, Bytes>::builder("page")
+        .memory(Memory::bytes(100_000))
+        .policy(plain())
+        .clock(clock.clone())
+        .stores(Stores::new(BytesCodec).store("store", store.clone()).memory_ttl(SECOND))
+        .build()
+        .expect("a coherent cache");
+    pages.put(&ann(), Bytes::from_static(b"old")).await.expect("it is put");
+    clock.advance(SECOND * 2);
+    let gate = Gate::new();
+    store.script([StoreFault::Held(gate.clone())]);
+    let put = tokio::spawn({
+        let pages = pages.clone();
+        async move { pages.put(&ann(), Bytes::from(vec![b'x'; 1_000_000])).await }
+    });
+    gate.wait_for_arrivals(1).await;
+    let early = pages.get(&ann()).await.expect("it is asked").expect("it is there");
+    assert_eq!(early.value().map(Bytes::len), Some(3));
+    gate.open();
+    put.await.expect("it ends").expect("the store takes it");
+    let hit = pages.get(&ann()).await.expect("it is asked").expect("it is there");
+    assert_eq!((hit.value().map(Bytes::len), hit.tier()), (Some(1_000_000), Tier::Store(0)));
 }
