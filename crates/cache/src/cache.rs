@@ -12,7 +12,7 @@ use crate::builder::CacheBuilder;
 use crate::engine::{CacheKey, CacheValue, Engine};
 use crate::hit::Hit;
 use crate::inspection::Inspection;
-use crate::lower::StoreStatistics;
+use crate::lower::{StoreStatistics, refuse_class_below};
 use crate::origin::{BreakerState, OriginGuard};
 use crate::pipeline::Source;
 use crate::policy::{Policy, validate};
@@ -251,10 +251,13 @@ impl<K: CacheKey, V: CacheValue> Cache<K, V> {
     /// a class of data that must not be cached clears the cache.
     ///
     /// # Errors
-    /// [`larder_core::ErrorKind::Config`] if the policy contradicts itself; the
-    /// old one stays.
+    /// [`larder_core::ErrorKind::Config`] if the policy contradicts itself, or its
+    /// class must not be in the stores that the cache has; the old one stays.
     pub fn set_policy(&self, policy: Policy) -> Result<()> {
         validate(&self.0.name, &policy, self.0.origin.is_some())?;
+        if self.0.lower.is_some() {
+            refuse_class_below(&self.0.name, policy.class)?;
+        }
         let may_be_cached = policy.class.may_be_cached();
         self.0.policy.store(Arc::new(policy));
         if !may_be_cached {

@@ -90,7 +90,8 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
                 }
             }
         }
-        if self.lower.is_some() {
+        // What was cleared for its class was cleared below, too.
+        if self.lower.is_some() && self.policy.load().class.may_be_cached() {
             self.fill(fills).await;
             for flight in forgotten {
                 self.invalidate_stores(&flight.key, flight.begun(), Verb::Remove).await;

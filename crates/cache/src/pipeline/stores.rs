@@ -30,6 +30,9 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         flights: Vec<Arc<Flight<K, V>>>,
     ) -> Vec<Arc<Flight<K, V>>> {
         let Some(lower) = &self.lower else { return flights };
+        if !self.policy.load().class.may_be_cached() {
+            return flights;
+        }
         let mut rest = flights;
         for (place, tier) in lower.tiers.iter().enumerate() {
             if rest.is_empty() {
@@ -157,11 +160,19 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         join_all(lower.tiers.iter().map(|tier| tier.mark(&marks, self.grounds()))).await;
     }
 
-    /// The same where nobody can wait for it.
-    pub(crate) fn mark_stores_later(&self, verb: Verb, version: Version) {
+    /// The same where nobody can wait for it: in the background where there is a
+    /// runtime, and before the next read in any case.
+    pub(super) fn mark_stores_later(self: &Arc<Self>, verb: Verb, version: Version) {
         let Some(lower) = &self.lower else { return };
         let marks = [Mark { tag: None, verb, version }];
         lower.tiers.iter().for_each(|tier| tier.mark_later(&marks));
+        let engine = Arc::clone(self);
+        self.runtime.spawn(async move {
+            engine.meet_stores().await;
+            let known = engine.lower.iter().flat_map(|lower| &lower.tiers);
+            let known = known.filter(|tier| tier.is_known());
+            join_all(known.map(|tier| tier.catch_up(engine.grounds()))).await;
+        });
     }
 
     /// What was invalidated before this process began holds here, too. Returns a

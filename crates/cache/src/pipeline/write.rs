@@ -1,5 +1,6 @@
 use std::borrow::Borrow;
 use std::hash::Hash;
+use std::sync::Arc;
 
 use larder_core::{Class, Entry, Error, ErrorKind, Moment, Result, Tag, Value, Verb, Version};
 use larder_memory::Resident;
@@ -238,7 +239,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     }
 
     /// The same where nobody can wait for the stores to know.
-    pub(crate) fn clear_now(&self) {
+    pub(crate) fn clear_now(self: &Arc<Self>) {
         let version = self.clear_in_memory();
         self.mark_stores_later(Verb::Remove, version);
     }

@@ -229,7 +229,8 @@ async fn a_codec_that_panics_over_what_is_stored_costs_a_load_and_no_error() {
 
 #[tokio::test]
 async fn what_may_not_leave_the_process_leaves_nothing_older_below() {
-    let stored = stored(plain().stale_if_error(MINUTE * 5));
+    let policy = plain().stale_if_error(MINUTE * 5);
+    let stored = stored(policy.clone());
     stored.read_and_fill().await;
     // What the store has is no longer fresh, but better than nothing.
     stored.world.clock.advance(SECOND * 61);
@@ -239,6 +240,8 @@ async fn what_may_not_leave_the_process_leaves_nothing_older_below() {
     assert_eq!(hit.value(), Some(&2));
     stored.filled().await;
     assert_eq!(stored.store.entries_count(), 0);
+    let refused = users.set_policy(policy.class(Class::Preference)).expect_err("there is a store");
+    assert_eq!(refused.kind(), ErrorKind::Config);
 }
 
 /// Nine, and "not modified" of what is held.
@@ -304,4 +307,18 @@ async fn a_put_that_memory_does_not_take_is_not_hidden_by_what_was_read_before_i
     put.await.expect("it ends").expect("the store takes it");
     let hit = pages.get(&ann()).await.expect("it is asked").expect("it is there");
     assert_eq!((hit.value().map(Bytes::len), hit.tier()), (Some(1_000_000), Tier::Store(0)));
+}
+
+#[tokio::test]
+async fn a_policy_that_forbids_to_keep_clears_the_stores_without_a_read() {
+    let mut stored = stored(long());
+    stored.read_and_fill().await;
+    stored.world.users.set_policy(long().class(Class::Credential)).expect("it is coherent");
+    let told = |world: &World| !world.users.stores()[0].is_behind;
+    stored.world.settle("the store has heard of it", told).await;
+    let calls = stored.store.calls_count();
+    assert_eq!(stored.world.read().await, Some(1));
+    assert_eq!(stored.store.calls_count(), calls);
+    stored.restart(long());
+    assert_eq!(stored.world.hit().await.tier(), Tier::Origin);
 }
