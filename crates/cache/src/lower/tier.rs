@@ -137,7 +137,8 @@ impl StoreTier {
         recall: impl FnOnce(Memories) -> Version,
     ) -> Option<Vec<Option<StoredEntry>>> {
         self.meet(grounds, recall).await?;
-        self.catch_up(grounds).await;
+        // What fails at that is not asked for more: a read waits for it once.
+        self.catch_up(grounds).await?;
         let mut found = self.call(self.store.get_many(keys), grounds).await?;
         if found.len() != keys.len() {
             return None;
@@ -240,12 +241,13 @@ impl StoreTier {
         self.is_behind.store(true, Ordering::Release);
     }
 
-    /// Tells the store what it has not heard of, if there is anything.
-    pub(crate) async fn catch_up(&self, grounds: Grounds<'_>) {
+    /// Tells the store what it has not heard of, if there is anything. `None` if
+    /// it could not be told.
+    pub(crate) async fn catch_up(&self, grounds: Grounds<'_>) -> Option<()> {
         // One reader does it for all; the others see only what is not hidden.
         if !self.is_behind.load(Ordering::Acquire) || !self.is_behind.swap(false, Ordering::AcqRel)
         {
-            return;
+            return Some(());
         }
         let behind = Behind(&self.is_behind);
         let (marks, keys) = {
@@ -253,15 +255,15 @@ impl StoreTier {
             (pending.marks(), pending.keys())
         };
         if !marks.is_empty() {
-            let Some(()) = self.call(self.store.mark(&marks), grounds).await else { return };
+            self.call(self.store.mark(&marks), grounds).await?;
             self.pending.lock().forget_marks(&marks);
         }
         for (keys, at, verb) in keys {
-            let told = self.call(self.store.invalidate_many(&keys, at, verb), grounds).await;
-            let Some(()) = told else { return };
+            self.call(self.store.invalidate_many(&keys, at, verb), grounds).await?;
             self.pending.lock().forget_keys(&keys, at, verb);
         }
         behind.caught_up();
+        Some(())
     }
 
     /// One call of the store, unless its breaker is open. `None` if it failed.

@@ -52,11 +52,18 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         }
         let task = async move {
             let engine = Arc::clone(&crew.engine);
-            let rest = engine.consult(crew.flights.clone()).await;
+            let unanswered;
+            let rest = match &engine.lower {
+                Some(lower) => {
+                    unanswered = engine.consult(lower, &crew.flights).await;
+                    &unanswered
+                }
+                None => &crew.flights,
+            };
             match (rest.is_empty(), source) {
                 (true, _) => {}
                 (false, Source::Stores) => rest.iter().for_each(|flight| engine.not_held(flight)),
-                (false, source) => engine.load_from(source, &rest, place).await,
+                (false, source) => engine.load_from(source, rest, place).await,
             }
         };
         self.runtime.spawn(task);

@@ -27,13 +27,13 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     /// store one call.
     pub(super) async fn consult(
         self: &Arc<Self>,
-        flights: Vec<Arc<Flight<K, V>>>,
+        lower: &Lower<K, V>,
+        flights: &[Arc<Flight<K, V>>],
     ) -> Vec<Arc<Flight<K, V>>> {
-        let Some(lower) = &self.lower else { return flights };
+        let mut rest = flights.to_vec();
         if !self.policy.load().class.may_be_cached() {
-            return flights;
+            return rest;
         }
-        let mut rest = flights;
         for (place, tier) in lower.tiers.iter().enumerate() {
             if rest.is_empty() {
                 break;
@@ -86,7 +86,8 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         if !class.may_be_cached() || is_overtaken || self.is_invalidated(&entry) {
             return false;
         }
-        let (limits, due_at) = limits_below_stores(&policy, &entry, now, lower.memory_ttl);
+        let (limits, due_at) =
+            limits_below_stores(&policy, &entry, stored.age, now, lower.memory_ttl);
         // What is due for a refresh ahead of its expiry is no answer to one, unless
         // somebody else has refreshed it.
         let is_news = flight.cause != LoadCause::RefreshAhead
@@ -112,6 +113,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             return;
         }
         let entry = limited(entry, limits);
+        self.reclaim_dead(&flight.key, now);
         self.flights
             .during(flight, || self.memory.insert(flight.key.clone(), entry, limits.lifetime, now));
     }

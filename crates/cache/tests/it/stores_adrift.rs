@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use larder::{
-    BytesCodec, Cache, Class, Codec, Error, ErrorKind, JsonCodec, LoadContext, Loaded, ManualClock,
-    Memory, Origin, Policy, Result, Stores, Tier,
+    BytesCodec, Cache, Class, Codec, Error, ErrorKind, JsonCodec, Key, LoadContext, Loaded,
+    ManualClock, Memory, Origin, Policy, Result, Store, Stores, Tier, Ttl,
 };
+use larder_core::PutCondition;
+use larder_testkit::conformance::store::entry;
 use larder_testkit::faulty::{FaultyStore, Gate, StoreFault};
 
 use crate::stores::{Stored, builder, stored};
@@ -321,4 +323,41 @@ async fn a_policy_that_forbids_to_keep_clears_the_stores_without_a_read() {
     assert_eq!(stored.store.calls_count(), calls);
     stored.restart(long());
     assert_eq!(stored.world.hit().await.tier(), Tier::Origin);
+}
+
+#[tokio::test]
+async fn a_store_that_is_behind_and_stands_still_costs_a_read_one_timeout() {
+    let stored = stored(plain());
+    stored.read_and_fill().await;
+    stored.store.script([StoreFault::Refused]);
+    stored.world.users.remove(&ann()).await.expect("memory does not fail");
+    let gate = Gate::new();
+    stored.store.script((0..4).map(|_| StoreFault::Held(gate.clone())));
+    let users = stored.world.users.clone();
+    let read = tokio::spawn(async move { users.get_or_load(&ann()).await });
+    gate.wait_for_arrivals(1).await;
+    stored.world.clock.advance(SECOND / 2);
+    stored.world.settle("the read ends", |_| read.is_finished()).await;
+    assert_eq!(read.await.expect("it ends").expect("it is loaded").value(), Some(&1));
+}
+
+#[tokio::test]
+async fn what_is_older_than_the_clock_is_not_served_beyond_its_greatest_age() {
+    // The machine has started again, and the store has a clock that went on.
+    let (clock, store_clock) = (ManualClock::new(), ManualClock::new());
+    store_clock.advance(MINUTE * 600);
+    let store = FaultyStore::new(store_clock.clone()).local();
+    let mut held = entry("7", 1);
+    (held.codec, held.age) = (1, MINUTE * 10);
+    (held.fresh_for, held.stale_for) = (Ttl::For(MINUTE * 60), Ttl::For(MINUTE * 60));
+    let put = [(Key::new("ann"), held)];
+    store.put_many(&put, PutCondition::Vacant).await.expect("it is put");
+    let origin = Truth::new().with_rows([(ann(), 1)]);
+    let below = Stores::new(JsonCodec).store("store", store.clone()).memory_ttl(None);
+    let users = builder(&clock, &origin, plain().max_age(MINUTE * 12)).stores(below).build();
+    let users = users.expect("a coherent cache");
+    assert_eq!(users.get_or_load(&ann()).await.expect("it is answered").tier(), Tier::Store(0));
+    clock.advance(MINUTE * 3);
+    store_clock.advance(MINUTE * 3);
+    assert_eq!(users.get_or_load(&ann()).await.expect("it is answered").tier(), Tier::Origin);
 }
