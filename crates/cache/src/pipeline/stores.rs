@@ -94,7 +94,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             || now < due_at
             || flight.held.as_ref().is_none_or(|held| is_younger(&entry, held.entry()));
         if !entry.is_fresh(now) || limits.fresh_until <= now || !is_news {
-            self.keep_for_errors(flight, entry, &limits);
+            self.keep_for_errors(flight, entry, limits);
             return false;
         }
         let tier = Tier::Store(u8::try_from(place).unwrap_or(u8::MAX));
@@ -105,14 +105,17 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
 
     /// Has something at hand should the origin fail: what a store has is better
     /// than nothing.
-    fn keep_for_errors(&self, flight: &Arc<Flight<K, V>>, entry: Entry<V>, limits: &Limits) {
+    fn keep_for_errors(&self, flight: &Arc<Flight<K, V>>, entry: Entry<V>, limits: Limits) {
         let now = self.clock.now();
+        // The clock that hits are judged by is a little behind the one that told its
+        // age: what has expired must not seem fresh until then.
+        let limits = limits.at_most(now);
         let window = self.policy.load().stale_if_error;
         let is_of_use = flight.held.is_none() && now < entry.fresh_until + window;
         if !is_of_use || self.memory.peek(&flight.key, now).is_some() {
             return;
         }
-        let entry = limited(entry, limits);
+        let entry = limited(entry, &limits);
         self.reclaim_dead(&flight.key, now);
         self.flights
             .during(flight, || self.memory.insert(flight.key.clone(), entry, limits.lifetime, now));

@@ -348,13 +348,13 @@ async fn what_is_older_than_the_clock_is_not_served_beyond_its_greatest_age() {
     store_clock.advance(MINUTE * 600);
     let store = FaultyStore::new(store_clock.clone()).local();
     let mut held = entry("7", 1);
-    (held.codec, held.age) = (1, MINUTE * 10);
-    (held.fresh_for, held.stale_for) = (Ttl::For(MINUTE * 60), Ttl::For(MINUTE * 60));
+    (held.codec, held.age) = (1, MINUTE * 300);
+    (held.fresh_for, held.stale_for) = (Ttl::For(MINUTE * 600), Ttl::For(MINUTE * 600));
     let put = [(Key::new("ann"), held)];
     store.put_many(&put, PutCondition::Vacant).await.expect("it is put");
     let origin = Truth::new().with_rows([(ann(), 1)]);
     let below = Stores::new(JsonCodec).store("store", store.clone()).memory_ttl(None);
-    let users = builder(&clock, &origin, plain().max_age(MINUTE * 12)).stores(below).build();
+    let users = builder(&clock, &origin, plain().max_age(MINUTE * 302)).stores(below).build();
     let users = users.expect("a coherent cache");
     assert_eq!(users.get_or_load(&ann()).await.expect("it is answered").tier(), Tier::Store(0));
     clock.advance(MINUTE * 3);
