@@ -98,12 +98,18 @@ impl Pending {
     /// Whether the store may still hold this key at a version that was
     /// invalidated.
     pub(crate) fn hides(&self, key: &Key, version: Version) -> bool {
-        version < self.floor
-            || [Verb::Remove, Verb::Expire].into_iter().any(|verb| {
-                // The commonest case costs no clone.
-                !self.keys.is_empty()
-                    && self.keys.get(&(key.clone(), verb)).is_some_and(|at| version <= *at)
-            })
+        version < self.floor || self.hidden(key).is_some_and(|at| version <= at)
+    }
+
+    /// Up to which version the store may still hold this key although it was
+    /// invalidated.
+    pub(crate) fn hidden(&self, key: &Key) -> Option<Version> {
+        // The commonest case costs no clone.
+        if self.keys.is_empty() {
+            return None;
+        }
+        let at = |verb| self.keys.get(&(key.clone(), verb)).copied();
+        at(Verb::Remove).max(at(Verb::Expire))
     }
 
     /// The watermarks to be raised.

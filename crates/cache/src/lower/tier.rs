@@ -139,14 +139,22 @@ impl StoreTier {
         self.meet(grounds, recall).await?;
         // What fails at that is not asked for more: a read waits for it once.
         self.catch_up(grounds).await?;
+        // Before the read: what the store is told while it runs is not hidden after it.
+        let hidden: Vec<Option<Version>> = {
+            let pending = self.pending.lock();
+            keys.iter().map(|key| pending.hidden(key)).collect()
+        };
         let mut found = self.call(self.store.get_many(keys), grounds).await?;
         if found.len() != keys.len() {
             return None;
         }
         // After the read: what was invalidated while it ran is hidden, too.
         let pending = self.pending.lock();
-        for (key, found) in keys.iter().zip(&mut found) {
-            if found.as_ref().is_some_and(|entry| pending.hides(key, entry.version)) {
+        for ((key, hidden), found) in keys.iter().zip(hidden).zip(&mut found) {
+            let is_hidden = |entry: &StoredEntry| {
+                hidden.is_some_and(|at| entry.version <= at) || pending.hides(key, entry.version)
+            };
+            if found.as_ref().is_some_and(is_hidden) {
                 *found = None;
             }
         }

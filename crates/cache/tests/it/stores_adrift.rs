@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use larder::{
-    BytesCodec, Cache, Class, Codec, Error, ErrorKind, JsonCodec, Key, LoadContext, Loaded,
-    ManualClock, Memory, Origin, Policy, Result, Store, Stores, Tier, Ttl,
+    Breaker, BytesCodec, Cache, Class, Clock, Codec, Error, ErrorKind, JsonCodec, Key, LoadContext,
+    Loaded, ManualClock, Memory, Origin, Policy, Result, Store, Stores, Tier, Ttl,
 };
 use larder_core::PutCondition;
 use larder_testkit::conformance::store::entry;
@@ -360,4 +360,76 @@ async fn what_is_older_than_the_clock_is_not_served_beyond_its_greatest_age() {
     clock.advance(MINUTE * 3);
     store_clock.advance(MINUTE * 3);
     assert_eq!(users.get_or_load(&ann()).await.expect("it is answered").tier(), Tier::Origin);
+}
+
+/// What a writer has been told is done is what every later read sees, however
+/// memory and the stores stand.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nothing_older_than_an_acknowledged_change_is_read() {
+    const KEYS: i64 = 4;
+    let store = FaultyStore::new(Clock::monotonic()).local();
+    let (near, far) = (store, FaultyStore::new(Clock::monotonic()).local());
+    for round in 0..5 {
+        let origin = Truth::with_batch_limit(1000);
+        let below = Stores::new(JsonCodec).store("near", near.clone()).store("far", far.clone());
+        let below = below.memory_ttl(Duration::from_millis(1));
+        let users = Cache::<String, i64>::builder("user")
+            .memory(Memory::entries(2))
+            .origin(origin.clone())
+            .policy(Policy::ttl(MINUTE).refresh_ahead(0.5))
+            .stores(below.breaker(Breaker::default().failures(3).open_for(SECOND / 1000)))
+            .build()
+            .expect("a coherent cache");
+        let tasks = (0..KEYS).map(|key| {
+            let (users, origin) = (users.clone(), origin.clone());
+            let (near, far) = (near.clone(), far.clone());
+            let key = format!("user-{key}");
+            tokio::spawn(async move {
+                for step in 1..300 {
+                    let value = round * 1000 + step;
+                    if fastrand::u8(..) < 4 {
+                        near.script([StoreFault::Refused, StoreFault::ReplyLost]);
+                    }
+                    if fastrand::u8(..) < 4 {
+                        far.script([StoreFault::ReplyLost, StoreFault::Refused]);
+                    }
+                    origin.set(key.clone(), value);
+                    match fastrand::u8(..4) {
+                        0 => drop(users.put(&key, value).tags(["all"]).await.expect("put")),
+                        1 => drop(users.remove(&key).await.expect("removed")),
+                        2 => drop(users.expire(&key).await.expect("expired")),
+                        _ => drop(users.clear().await.expect("cleared")),
+                    }
+                    let reads = (0..3).map(|_| {
+                        let (users, key) = (users.clone(), key.clone());
+                        tokio::spawn(async move {
+                            match fastrand::bool() {
+                                true => users.get(&key).await.expect("asked"),
+                                false => Some(users.get_or_load(&key).await.expect("loaded")),
+                            }
+                        })
+                    });
+                    for read in reads.collect::<Vec<_>>() {
+                        let hit = read.await.expect("it ends");
+                        let seen = hit.as_ref().and_then(|hit| hit.value().copied());
+                        assert!(seen.is_none_or(|seen| seen == value), "{seen:?} {value} {hit:?}");
+                    }
+                }
+            })
+        });
+        for task in tasks.collect::<Vec<_>>() {
+            task.await.expect("it holds");
+        }
+        // What could not be told is told before the process ends.
+        for _ in 0..100 {
+            if users.stores().iter().all(|store| !store.is_behind) {
+                break;
+            }
+            tokio::time::sleep(SECOND / 500).await;
+            let nobody = fastrand::u64(..).to_string();
+            users.get(&nobody).await.expect("it is asked");
+        }
+        let [near, far] = &users.stores()[..] else { panic!("there are two stores") };
+        assert!(!near.is_behind && !far.is_behind && near.hits > 0, "{near:?} {far:?}");
+    }
 }
