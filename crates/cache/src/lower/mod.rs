@@ -12,6 +12,7 @@ mod pending;
 mod tier;
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -124,11 +125,7 @@ impl<K, V: 'static> Lower<K, V> {
             return Ok(None);
         }
         let wrong = |message| Error::new(ErrorKind::Config, message).with("cache", cache);
-        if class.may_be_cached() && !class.may_leave_process() {
-            return Err(wrong("data of this class must not leave the memory of this process")
-                .with("class", class)
-                .remedy("declare no stores for this cache"));
-        }
+        refuse_class_below(cache, class)?;
         if let Some((name, _)) = stores.iter().find(|(_, store)| store.capabilities().shared) {
             return Err(wrong("a store that others use, too, needs a bus to agree with them")
                 .with("store", name)
@@ -155,7 +152,7 @@ impl<K, V: 'static> Lower<K, V> {
         now: Moment,
     ) -> Result<StoredEntry> {
         let value = match &entry.value {
-            Value::Present(value) => Value::Present(self.codec.encode(value)?),
+            Value::Present(value) => Value::Present(guarded(|| self.codec.encode(value))?),
             Value::Absent => Value::Absent,
         };
         let held = |until: Moment| match until.is_never() {
@@ -188,7 +185,7 @@ impl<K, V: 'static> Lower<K, V> {
                     .with("codec", stored.codec)
                     .with("codec here", self.codec.id()));
             }
-            Value::Present(bytes) => Value::Present(self.codec.decode(bytes)?),
+            Value::Present(bytes) => Value::Present(guarded(|| self.codec.decode(bytes))?),
             Value::Absent => Value::Absent,
         };
         let age = stored.age;
@@ -215,4 +212,22 @@ impl<K, V: 'static> Lower<K, V> {
             class: stored.class,
         }))
     }
+}
+
+/// Refuses a class of data that may be kept, but not in stores.
+fn refuse_class_below(cache: &str, class: Class) -> Result<()> {
+    if class.may_be_cached() && !class.may_leave_process() {
+        let message = "data of this class must not leave the memory of this process";
+        return Err(Error::new(ErrorKind::Config, message)
+            .with("cache", cache)
+            .with("class", class)
+            .remedy("declare no stores for this cache"));
+    }
+    Ok(())
+}
+
+/// What a codec says, which is foreign code: one that panics has failed.
+fn guarded<T>(codec: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(codec))
+        .unwrap_or_else(|_| Err(Error::new(ErrorKind::Panicked, "the codec panicked")))
 }

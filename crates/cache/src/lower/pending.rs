@@ -7,15 +7,47 @@ use larder_core::{Key, Mark, Tag, Verb, Version};
 /// Beyond so many, one watermark over the whole cache stands for all of them.
 const PENDING_MAX: usize = 65_536;
 
+/// How many keys a store is told in one call.
+const BATCH_MAX: usize = 4096;
+
 /// Invalidations that a store is to be told before it is read again.
+///
+/// Until the store was asked what it remembers of before this process, nothing
+/// is known of its versions: what is noted so far gets its version then, above
+/// all of them.
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
     keys: HashMap<(Key, Verb), Version>,
     marks: HashMap<(Option<Tag>, Verb), Version>,
+    /// Every version from before this process is older. `None`: not asked yet.
+    known_from: Option<Version>,
+    /// Nothing older is shown any more.
+    floor: Version,
 }
 
 impl Pending {
-    pub(crate) fn add_keys(&mut self, keys: &[Key], at: Version, verb: Verb) {
+    /// Raises what was noted so far above all that the store had.
+    pub(crate) fn meet(&mut self, from: Version) {
+        if self.known_from.is_some() {
+            return;
+        }
+        self.known_from = Some(from);
+        self.keys.values_mut().for_each(|at| *at = from.max(*at));
+        if !self.marks.is_empty() {
+            // Memory has them at versions of its own, so none of what the store had
+            // can be compared with them.
+            self.bury(from);
+        }
+    }
+
+    /// The first version that is newer than all of before this process.
+    pub(crate) fn known_from(&self) -> Option<Version> {
+        self.known_from
+    }
+
+    /// Notes keys. Returns the version to be told, if the store can be told.
+    pub(crate) fn add_keys(&mut self, keys: &[Key], at: Version, verb: Verb) -> Option<Version> {
+        let at = at.max(self.known_from.unwrap_or_default());
         for key in keys {
             let held = self.keys.entry((key.clone(), verb)).or_default();
             *held = at.max(*held);
@@ -24,31 +56,60 @@ impl Pending {
             let newest = self.keys.values().copied().max().unwrap_or(at);
             self.keys.clear();
             // What is as old as the newest is touched, too.
-            let version = Version::new(newest.get().saturating_add(1));
-            self.add_marks(&[Mark { tag: None, verb: Verb::Remove, version }]);
+            self.bury(Version::new(newest.get().saturating_add(1)));
         }
+        self.known_from.map(|_| at)
     }
 
-    pub(crate) fn add_marks(&mut self, marks: &[Mark]) {
+    /// Notes watermarks. Returns whether it is enough to tell the store these.
+    pub(crate) fn add_marks(&mut self, marks: &[Mark]) -> bool {
+        let Some(known_from) = self.known_from else {
+            self.raise(marks);
+            return false;
+        };
+        self.raise(marks);
+        let is_late = marks.iter().any(|mark| mark.version < known_from);
+        if is_late {
+            self.bury(known_from);
+        }
+        !is_late
+    }
+
+    fn raise(&mut self, marks: &[Mark]) {
         for mark in marks {
             let held = self.marks.entry((mark.tag.clone(), mark.verb)).or_default();
             *held = mark.version.max(*held);
         }
         if self.marks.len() > PENDING_MAX {
-            let version = self.marks.values().copied().max().unwrap_or_default();
+            let newest = self.marks.values().copied().max().unwrap_or_default();
             self.marks.clear();
-            self.marks.insert((None, Verb::Remove), version);
+            self.bury(newest);
         }
+    }
+
+    /// Hides all that is older: from this process for good, and from later ones by
+    /// a watermark.
+    fn bury(&mut self, below: Version) {
+        self.floor = below.max(self.floor);
+        let held = self.marks.entry((None, Verb::Remove)).or_default();
+        *held = below.max(*held);
     }
 
     /// Whether the store may still hold this key at a version that was
     /// invalidated.
     pub(crate) fn hides(&self, key: &Key, version: Version) -> bool {
-        [Verb::Remove, Verb::Expire].into_iter().any(|verb| {
-            // The commonest case costs no clone.
-            !self.keys.is_empty()
-                && self.keys.get(&(key.clone(), verb)).is_some_and(|at| version <= *at)
-        })
+        version < self.floor || self.hidden(key).is_some_and(|at| version <= at)
+    }
+
+    /// Up to which version the store may still hold this key although it was
+    /// invalidated.
+    pub(crate) fn hidden(&self, key: &Key) -> Option<Version> {
+        // The commonest case costs no clone.
+        if self.keys.is_empty() {
+            return None;
+        }
+        let at = |verb| self.keys.get(&(key.clone(), verb)).copied();
+        at(Verb::Remove).max(at(Verb::Expire))
     }
 
     /// The watermarks to be raised.
@@ -61,13 +122,22 @@ impl Pending {
         self.marks.iter().map(mark).collect()
     }
 
-    /// The keys to be invalidated, gathered by what is to be said of them.
+    /// The keys to be invalidated, in batches. Each is told the newest version of
+    /// its keys: that a few entries are invalidated that need not be costs less
+    /// than a call for each version.
     pub(crate) fn keys(&self) -> Vec<(Vec<Key>, Version, Verb)> {
-        let mut gathered: HashMap<(Version, Verb), Vec<Key>> = HashMap::new();
-        for ((key, verb), version) in &self.keys {
-            gathered.entry((*version, *verb)).or_default().push(key.clone());
+        let mut batches = Vec::new();
+        for verb in [Verb::Remove, Verb::Expire] {
+            let of_verb = self.keys.iter().filter(|((_, of), _)| *of == verb);
+            let mut keys: Vec<_> = of_verb.map(|((key, _), at)| (*at, key)).collect();
+            // Versions that are close to each other go together.
+            keys.sort_unstable_by_key(|(at, _)| *at);
+            for batch in keys.chunks(BATCH_MAX) {
+                let newest = batch.last().map(|(at, _)| *at).unwrap_or_default();
+                batches.push((batch.iter().map(|(_, key)| (*key).clone()).collect(), newest, verb));
+            }
         }
-        gathered.into_iter().map(|((version, verb), keys)| (keys, version, verb)).collect()
+        batches
     }
 
     /// Forgets what was told, unless something newer has come since.
@@ -98,6 +168,7 @@ mod tests {
     #[test]
     fn only_what_was_told_is_forgotten() {
         let mut pending = Pending::default();
+        pending.meet(Version::new(1));
         let keys = [Key::new("a"), Key::new("b")];
         pending.add_keys(&keys, Version::new(3), Verb::Remove);
         pending.add_keys(&keys[..1], Version::new(5), Verb::Remove);
@@ -121,11 +192,39 @@ mod tests {
     #[test]
     fn too_many_become_one_watermark_above_all_of_them() {
         let mut pending = Pending::default();
+        pending.meet(Version::new(1));
         for number in 0..=PENDING_MAX as u64 {
             pending.add_keys(&[Key::new(number.to_string())], Version::new(number), Verb::Expire);
         }
         assert_eq!(pending.keys(), []);
         let version = Version::new(PENDING_MAX as u64 + 1);
-        assert_eq!(pending.marks(), [Mark { tag: None, verb: Verb::Remove, version }]);
+        let marks = [Mark { tag: None, verb: Verb::Remove, version }];
+        assert_eq!(pending.marks(), marks);
+        // Also when the store has heard of it: only later processes compare with it.
+        pending.forget_marks(&marks);
+        let key = Key::new("a");
+        assert!(pending.hides(&key, Version::new(PENDING_MAX as u64)));
+        assert!(!pending.hides(&key, version));
+    }
+
+    #[test]
+    fn what_is_noted_before_the_store_is_known_is_newer_than_what_it_had() {
+        let mut pending = Pending::default();
+        let keys = [Key::new("a")];
+        assert_eq!(pending.add_keys(&keys, Version::new(1), Verb::Remove), None);
+        pending.meet(Version::new(51));
+        assert!(pending.hides(&keys[0], Version::new(50)));
+        assert!(!pending.hides(&Key::new("b"), Version::new(50)));
+        let late = pending.add_keys(&keys, Version::new(2), Verb::Expire);
+        assert_eq!(late, Some(Version::new(51)));
+        let mark = |version| {
+            let (tag, verb) = (Some(Tag::new("t")), Verb::Remove);
+            [Mark { tag, verb, version: Version::new(version) }]
+        };
+        assert!(pending.add_marks(&mark(60)));
+        assert!(!pending.hides(&Key::new("b"), Version::new(50)));
+        assert!(!pending.add_marks(&mark(3)));
+        assert!(pending.hides(&Key::new("b"), Version::new(50)));
+        assert!(!pending.hides(&Key::new("b"), Version::new(51)));
     }
 }

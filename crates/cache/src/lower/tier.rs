@@ -1,9 +1,11 @@
 //! One store behind its breaker and its timeout.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::{Either, select};
 use larder_core::{
     Clock, DynStore, ErrorKind, Key, Mark, PutCondition, Result, StoredEntry, Verb, Version,
@@ -44,7 +46,7 @@ pub(crate) struct StoreTier {
     timeout: Duration,
     breaker: BreakerSwitch,
     /// Whether what it remembers of before this process is known.
-    is_ready: AtomicBool,
+    is_known: AtomicBool,
     /// What it is being told, or is to be told before it is trusted.
     pending: Mutex<Pending>,
     /// Whether a call that was to tell it something failed.
@@ -81,7 +83,7 @@ impl StoreTier {
             store,
             timeout,
             breaker: BreakerSwitch::new(breaker),
-            is_ready: AtomicBool::new(false),
+            is_known: AtomicBool::new(false),
             pending: Mutex::new(Pending::default()),
             is_behind: AtomicBool::new(false),
             hits: AtomicU64::new(0),
@@ -106,29 +108,53 @@ impl StoreTier {
         }
     }
 
-    /// Reads keys. `None` if the store cannot be asked now. `recall` gets what it
-    /// remembers of before this process, before anything else is read.
+    pub(crate) fn is_known(&self) -> bool {
+        self.is_known.load(Ordering::Acquire)
+    }
+
+    /// Asks what the store remembers of before this process, unless that is known.
+    /// `recall` gets it, and says from which version on this process numbers above
+    /// it. `None` if the store cannot be asked now: then it is told nothing.
+    pub(crate) async fn meet(
+        &self,
+        grounds: Grounds<'_>,
+        recall: impl FnOnce(Memories) -> Version,
+    ) -> Option<()> {
+        if !self.is_known() {
+            let newest = self.call(self.store.newest_version(), grounds).await?;
+            let marks = self.call(self.store.marks(), grounds).await?;
+            self.pending.lock().meet(recall(Memories { marks, newest }));
+            self.is_known.store(true, Ordering::Release);
+        }
+        Some(())
+    }
+
+    /// Reads keys. `None` if the store cannot be asked now. It is met before.
     pub(crate) async fn get_many(
         &self,
         keys: &[Key],
         grounds: Grounds<'_>,
-        recall: impl FnOnce(Memories),
+        recall: impl FnOnce(Memories) -> Version,
     ) -> Option<Vec<Option<StoredEntry>>> {
-        if !self.is_ready.load(Ordering::Acquire) {
-            let newest = self.call(self.store.newest_version(), grounds).await?;
-            let marks = self.call(self.store.marks(), grounds).await?;
-            recall(Memories { marks, newest });
-            self.is_ready.store(true, Ordering::Release);
-        }
-        self.catch_up(grounds).await;
+        self.meet(grounds, recall).await?;
+        // What fails at that is not asked for more: a read waits for it once.
+        self.catch_up(grounds).await?;
+        // Before the read: what the store is told while it runs is not hidden after it.
+        let hidden: Vec<Option<Version>> = {
+            let pending = self.pending.lock();
+            keys.iter().map(|key| pending.hidden(key)).collect()
+        };
         let mut found = self.call(self.store.get_many(keys), grounds).await?;
         if found.len() != keys.len() {
             return None;
         }
         // After the read: what was invalidated while it ran is hidden, too.
         let pending = self.pending.lock();
-        for (key, found) in keys.iter().zip(&mut found) {
-            if found.as_ref().is_some_and(|entry| pending.hides(key, entry.version)) {
+        for ((key, hidden), found) in keys.iter().zip(hidden).zip(&mut found) {
+            let is_hidden = |entry: &StoredEntry| {
+                hidden.is_some_and(|at| entry.version <= at) || pending.hides(key, entry.version)
+            };
+            if found.as_ref().is_some_and(is_hidden) {
                 *found = None;
             }
         }
@@ -161,19 +187,30 @@ impl StoreTier {
         if entries.is_empty() {
             return;
         }
+        let unsure = Unsure { tier: self, entries: &entries };
         let put = self.store.put_many(&entries, PutCondition::NewerThanHeld);
         if self.call(put, grounds).await.is_some() {
+            unsure.settled();
             self.fills.fetch_add(entries.len() as u64, Ordering::Relaxed);
-            return;
         }
-        let mut pending = self.pending.lock();
-        for (key, entry) in &entries {
-            pending.add_keys(std::slice::from_ref(key), entry.version, Verb::Remove);
+    }
+
+    /// Puts what this process has loaded or was given. What it numbered before the
+    /// store was known would seem older there than it is: that is not put, but
+    /// leaves nothing older behind either.
+    pub(crate) async fn learn(&self, mut entries: Vec<(Key, StoredEntry)>, grounds: Grounds<'_>) {
+        let known_from = self.pending.lock().known_from();
+        let is_early = |entry: &StoredEntry| known_from.is_none_or(|from| entry.version < from);
+        for (key, entry) in entries.extract_if(.., |(_, entry)| is_early(entry)) {
+            self.invalidate(&[key], entry.version, Verb::Remove, grounds).await;
         }
-        self.is_behind.store(true, Ordering::Release);
+        self.put_many(entries, grounds).await;
     }
 
     /// Invalidates keys, now or before the store is trusted with them again.
+    ///
+    /// # Cancel safety
+    /// A dropped call is made up for later.
     pub(crate) async fn invalidate(
         &self,
         keys: &[Key],
@@ -181,20 +218,29 @@ impl StoreTier {
         verb: Verb,
         grounds: Grounds<'_>,
     ) {
+        let behind = Behind(&self.is_behind);
         // First, so that no read that ends meanwhile gives them.
-        self.pending.lock().add_keys(keys, at, verb);
-        match self.call(self.store.invalidate_many(keys, at, verb), grounds).await {
-            Some(()) => self.pending.lock().forget_keys(keys, at, verb),
-            None => self.is_behind.store(true, Ordering::Release),
-        }
+        let at = self.pending.lock().add_keys(keys, at, verb);
+        let Some(at) = at else { return };
+        let told = self.call(self.store.invalidate_many(keys, at, verb), grounds).await;
+        let Some(()) = told else { return };
+        self.pending.lock().forget_keys(keys, at, verb);
+        behind.caught_up();
     }
 
     /// Raises watermarks, now or when the store can be told. Memory knows them.
+    ///
+    /// # Cancel safety
+    /// As [`StoreTier::invalidate`].
     pub(crate) async fn mark(&self, marks: &[Mark], grounds: Grounds<'_>) {
-        match self.call(self.store.mark(marks), grounds).await {
-            Some(()) => {}
-            None => self.mark_later(marks),
+        let behind = Behind(&self.is_behind);
+        let is_enough = self.pending.lock().add_marks(marks);
+        if !is_enough {
+            return;
         }
+        let Some(()) = self.call(self.store.mark(marks), grounds).await else { return };
+        self.pending.lock().forget_marks(marks);
+        behind.caught_up();
     }
 
     /// Raises watermarks when the store is next asked for something.
@@ -203,12 +249,13 @@ impl StoreTier {
         self.is_behind.store(true, Ordering::Release);
     }
 
-    /// Tells the store what it has not heard of, if there is anything.
-    async fn catch_up(&self, grounds: Grounds<'_>) {
+    /// Tells the store what it has not heard of, if there is anything. `None` if
+    /// it could not be told.
+    pub(crate) async fn catch_up(&self, grounds: Grounds<'_>) -> Option<()> {
         // One reader does it for all; the others see only what is not hidden.
         if !self.is_behind.load(Ordering::Acquire) || !self.is_behind.swap(false, Ordering::AcqRel)
         {
-            return;
+            return Some(());
         }
         let behind = Behind(&self.is_behind);
         let (marks, keys) = {
@@ -216,15 +263,15 @@ impl StoreTier {
             (pending.marks(), pending.keys())
         };
         if !marks.is_empty() {
-            let Some(()) = self.call(self.store.mark(&marks), grounds).await else { return };
+            self.call(self.store.mark(&marks), grounds).await?;
             self.pending.lock().forget_marks(&marks);
         }
         for (keys, at, verb) in keys {
-            let told = self.call(self.store.invalidate_many(&keys, at, verb), grounds).await;
-            let Some(()) = told else { return };
+            self.call(self.store.invalidate_many(&keys, at, verb), grounds).await?;
             self.pending.lock().forget_keys(&keys, at, verb);
         }
         behind.caught_up();
+        Some(())
     }
 
     /// One call of the store, unless its breaker is open. `None` if it failed.
@@ -235,14 +282,19 @@ impl StoreTier {
     ) -> Option<T> {
         let ticket = self.breaker.enter(clock.now()).ok()?;
         let deadline = clock.precise_now() + self.timeout;
-        let call = std::pin::pin!(call);
+        // Stores are foreign code: one that panics has failed.
+        let call = std::pin::pin!(AssertUnwindSafe(call).catch_unwind());
         let sleep = std::pin::pin!(runtime.sleep_until(clock, deadline));
         let answer = match select(call, sleep).await {
-            Either::Left((answer, _)) => answer.map_err(|error| error.kind()),
+            Either::Left((Ok(answer), _)) => answer.map_err(|error| error.kind()),
+            Either::Left((Err(_), _)) => Err(ErrorKind::Panicked),
             Either::Right(_) => Err(ErrorKind::Timeout),
         };
         // That the store refuses a call for good is no sign of its death.
-        let is_sick = matches!(answer, Err(ErrorKind::Unavailable | ErrorKind::Timeout));
+        let is_sick = matches!(
+            answer,
+            Err(ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Panicked)
+        );
         self.breaker.settle(ticket, is_sick, clock.now());
         if answer.is_err() {
             self.failures.fetch_add(1, Ordering::Relaxed);
@@ -264,5 +316,29 @@ impl Behind<'_> {
 impl Drop for Behind<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Release);
+    }
+}
+
+/// A put under way. Dropped before it is known to have happened, it has what is
+/// older than its entries hidden and removed: nobody can say what the store has.
+struct Unsure<'t> {
+    tier: &'t StoreTier,
+    entries: &'t [(Key, StoredEntry)],
+}
+
+impl Unsure<'_> {
+    fn settled(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Unsure<'_> {
+    fn drop(&mut self) {
+        let mut pending = self.tier.pending.lock();
+        for (key, entry) in self.entries {
+            pending.add_keys(std::slice::from_ref(key), entry.version, Verb::Remove);
+        }
+        drop(pending);
+        self.tier.is_behind.store(true, Ordering::Release);
     }
 }

@@ -105,6 +105,14 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         self.memory.watermarks(&entry.tags).removed > entry.version
     }
 
+    /// What "not modified" may be said of: what memory had, unless a tag or a clear
+    /// took it before the load began. One that comes later fences the load.
+    pub(super) fn renewable<'f>(&self, flight: &'f Flight<K, V>) -> Option<&'f Entry<V>> {
+        let entry = flight.held.as_ref().map(Resident::entry)?;
+        let removed = self.memory.watermarks(&entry.tags).removed;
+        (removed <= entry.version || removed > flight.begun()).then_some(entry)
+    }
+
     /// The entry of a loader's answer, with its limits if it is to be kept.
     fn entry(
         &self,
@@ -119,7 +127,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             Outcome::Found(value) => (value, true, loaded.tags),
             Outcome::DontCache(value) => (value, false, loaded.tags),
             Outcome::NotModified => {
-                let held = held(flight)?;
+                let held = self.renewable(flight).ok_or_else(not_held)?;
                 renewed = Some(held);
                 (held.value.clone(), true, loaded.tags.union(&held.tags))
             }
@@ -197,11 +205,8 @@ pub(super) fn limited<V>(entry: Entry<V>, limits: &Limits) -> Entry<V> {
     Entry { fresh_until: limits.fresh_until, stale_until: limits.stale_until, ..entry }
 }
 
-/// What "not modified" is said of.
-fn held<K, V>(flight: &Flight<K, V>) -> Result<&Entry<V>> {
-    flight.held.as_ref().map(Resident::entry).ok_or_else(|| {
-        let message = "the loader says \"not modified\" of what is not held";
-        Error::new(ErrorKind::OriginFailed, message)
-            .remedy("answer not_modified only when LoadContext::held names a version")
-    })
+fn not_held() -> Error {
+    let message = "the loader says \"not modified\" of what is not held";
+    Error::new(ErrorKind::OriginFailed, message)
+        .remedy("answer not_modified only when LoadContext::held names a version")
 }

@@ -52,11 +52,18 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         }
         let task = async move {
             let engine = Arc::clone(&crew.engine);
-            let rest = engine.consult(crew.flights.clone()).await;
+            let unanswered;
+            let rest = match &engine.lower {
+                Some(lower) => {
+                    unanswered = engine.consult(lower, &crew.flights).await;
+                    &unanswered
+                }
+                None => &crew.flights,
+            };
             match (rest.is_empty(), source) {
                 (true, _) => {}
                 (false, Source::Stores) => rest.iter().for_each(|flight| engine.not_held(flight)),
-                (false, source) => engine.load_from(source, &rest, place).await,
+                (false, source) => engine.load_from(source, rest, place).await,
             }
         };
         self.runtime.spawn(task);
@@ -90,7 +97,8 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
                 }
             }
         }
-        if self.lower.is_some() {
+        // What was cleared for its class was cleared below, too.
+        if self.lower.is_some() && self.policy.load().class.may_be_cached() {
             self.fill(fills).await;
             for flight in forgotten {
                 self.invalidate_stores(&flight.key, flight.begun(), Verb::Remove).await;
@@ -195,8 +203,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         let first = &flights[0];
         let mut context = LoadContext::new(first.cause, deadline);
         if flights.len() == 1 {
-            if let Some(held) = &first.held {
-                let entry = held.entry();
+            if let Some(entry) = self.renewable(first) {
                 context = context.holding(entry.version, entry.age(self.clock.now()));
             }
             return Ok(vec![origin.load(&first.key, &context).await]);

@@ -97,11 +97,11 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     /// # Cancel safety
     /// A dropped call does not stop the read; what it finds is kept.
     pub(crate) async fn find(self: &Arc<Self>, key: &K) -> Result<Option<Hit<K, V>>> {
-        let request = Request::default();
-        let patience = self.patience(&request);
         if self.refuse_when_closing().is_err() {
             return Ok(self.missed());
         }
+        let request = Request::default();
+        let patience = self.patience(&request);
         let flight = match self.board(key, &request.terms) {
             Boarded::Landed(resident) => {
                 self.telemetry.hit(|| key.clone());

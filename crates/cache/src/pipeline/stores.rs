@@ -27,10 +27,13 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     /// store one call.
     pub(super) async fn consult(
         self: &Arc<Self>,
-        flights: Vec<Arc<Flight<K, V>>>,
+        lower: &Lower<K, V>,
+        flights: &[Arc<Flight<K, V>>],
     ) -> Vec<Arc<Flight<K, V>>> {
-        let Some(lower) = &self.lower else { return flights };
-        let mut rest = flights;
+        let mut rest = flights.to_vec();
+        if !self.policy.load().class.may_be_cached() {
+            return rest;
+        }
         for (place, tier) in lower.tiers.iter().enumerate() {
             if rest.is_empty() {
                 break;
@@ -77,17 +80,21 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             }
         };
         let class = entry.class.max(policy.class);
-        if !class.may_leave_process() || self.is_invalidated(&entry) {
+        // What memory had was put there while the store did not know of it yet.
+        let is_overtaken =
+            flight.held.as_ref().is_some_and(|held| held.entry().version > entry.version);
+        if !class.may_leave_process() || is_overtaken || self.is_invalidated(&entry) {
             return false;
         }
-        let (limits, due_at) = limits_below_stores(&policy, &entry, now, lower.memory_ttl);
+        let (limits, due_at) =
+            limits_below_stores(&policy, &entry, stored.age, now, lower.memory_ttl);
         // What is due for a refresh ahead of its expiry is no answer to one, unless
         // somebody else has refreshed it.
         let is_news = flight.cause != LoadCause::RefreshAhead
             || now < due_at
             || flight.held.as_ref().is_none_or(|held| is_younger(&entry, held.entry()));
         if !entry.is_fresh(now) || limits.fresh_until <= now || !is_news {
-            self.keep_for_errors(flight, entry, &limits);
+            self.keep_for_errors(flight, entry, limits);
             return false;
         }
         let tier = Tier::Store(u8::try_from(place).unwrap_or(u8::MAX));
@@ -98,35 +105,49 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
 
     /// Has something at hand should the origin fail: what a store has is better
     /// than nothing.
-    fn keep_for_errors(&self, flight: &Arc<Flight<K, V>>, entry: Entry<V>, limits: &Limits) {
+    fn keep_for_errors(&self, flight: &Arc<Flight<K, V>>, entry: Entry<V>, limits: Limits) {
         let now = self.clock.now();
+        // The clock that hits are judged by is a little behind the one that told its
+        // age: what has expired must not seem fresh until then.
+        let limits = limits.at_most(now);
         let window = self.policy.load().stale_if_error;
         let is_of_use = flight.held.is_none() && now < entry.fresh_until + window;
         if !is_of_use || self.memory.peek(&flight.key, now).is_some() {
             return;
         }
-        let entry = limited(entry, limits);
+        let entry = limited(entry, &limits);
+        self.reclaim_dead(&flight.key, now);
         self.flights
             .during(flight, || self.memory.insert(flight.key.clone(), entry, limits.lifetime, now));
     }
 
-    /// Puts what loads brought into every store at once.
+    /// Puts what loads brought into every store at once. What cannot be kept there
+    /// leaves nothing older behind.
     pub(super) async fn fill(&self, fills: Vec<Fill<K, V>>) {
         let Some(lower) = &self.lower else { return };
         let now = self.clock.precise_now();
-        let stored = |fill: &Fill<K, V>| {
-            let entry = fill.held.entry();
+        let mut entries = Vec::with_capacity(fills.len());
+        for Fill { held, key, fresh_until, stale_until } in &fills {
+            let entry = held.entry();
             let class = entry.class.max(self.policy.load().class);
-            if !class.may_leave_process() || self.is_invalidated(entry) {
-                return None;
+            let may_be_there = class.may_leave_process() && !self.is_invalidated(entry);
+            let stored = may_be_there.then(|| lower.stored(entry, *fresh_until, *stale_until, now));
+            match stored {
+                Some(Ok(stored)) => entries.push(((lower.encode)(key), stored)),
+                Some(Err(_)) | None => {
+                    self.invalidate_stores(key, entry.version, Verb::Remove).await;
+                }
             }
-            // What cannot be encoded is not kept below.
-            let stored = lower.stored(entry, fill.fresh_until, fill.stale_until, now).ok()?;
-            Some(((lower.encode)(&fill.key), stored))
-        };
-        let entries: Vec<(Key, StoredEntry)> = fills.iter().filter_map(stored).collect();
-        join_all(lower.tiers.iter().map(|tier| tier.put_many(entries.clone(), self.grounds())))
-            .await;
+        }
+        join_all(lower.tiers.iter().map(|tier| tier.learn(entries.clone(), self.grounds()))).await;
+    }
+
+    /// Has every store asked what it remembers of before this process, so that
+    /// what is numbered from now on is newer. Costs nothing once all are known.
+    pub(super) async fn meet_stores(&self) {
+        let Some(lower) = &self.lower else { return };
+        let unknown = lower.tiers.iter().filter(|tier| !tier.is_known());
+        join_all(unknown.map(|tier| tier.meet(self.grounds(), |past| self.recall(&past)))).await;
     }
 
     /// Has every store give up what it has for a key and a version, or what is
@@ -145,15 +166,24 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         join_all(lower.tiers.iter().map(|tier| tier.mark(&marks, self.grounds()))).await;
     }
 
-    /// The same where nobody can wait for it.
-    pub(crate) fn mark_stores_later(&self, verb: Verb, version: Version) {
+    /// The same where nobody can wait for it: in the background where there is a
+    /// runtime, and before the next read in any case.
+    pub(super) fn mark_stores_later(self: &Arc<Self>, verb: Verb, version: Version) {
         let Some(lower) = &self.lower else { return };
         let marks = [Mark { tag: None, verb, version }];
         lower.tiers.iter().for_each(|tier| tier.mark_later(&marks));
+        let engine = Arc::clone(self);
+        self.runtime.spawn(async move {
+            engine.meet_stores().await;
+            let known = engine.lower.iter().flat_map(|lower| &lower.tiers);
+            let known = known.filter(|tier| tier.is_known());
+            join_all(known.map(|tier| tier.catch_up(engine.grounds()))).await;
+        });
     }
 
-    /// What was invalidated before this process began holds here, too.
-    fn recall(&self, past: &Memories) {
+    /// What was invalidated before this process began holds here, too. Returns a
+    /// version that is newer than everything of then.
+    fn recall(&self, past: &Memories) -> Version {
         self.memory.versions().observe(past.newest);
         let now = self.clock.now();
         for mark in &past.marks {
@@ -165,6 +195,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
                 (None, Verb::Expire) => self.memory.expire_all_at(mark.version, now),
             }
         }
+        self.memory.versions().next()
     }
 
     fn grounds(&self) -> Grounds<'_> {

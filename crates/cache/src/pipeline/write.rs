@@ -1,5 +1,6 @@
 use std::borrow::Borrow;
 use std::hash::Hash;
+use std::sync::Arc;
 
 use larder_core::{Class, Entry, Error, ErrorKind, Moment, Result, Tag, Value, Verb, Version};
 use larder_memory::Resident;
@@ -18,13 +19,34 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     /// Puts a value into memory and the stores. A load under way does not overwrite
     /// it.
     pub(crate) async fn put(&self, key: &K, value: V, terms: &PutTerms) -> Result<Version> {
-        match self.put_in_memory(key, value, terms)? {
-            (version, None) => Ok(version),
-            (version, Some(fill)) => {
+        self.meet_stores().await;
+        match self.put_in_memory(key, value, terms) {
+            Ok((version, None)) => Ok(version),
+            Ok((version, Some(fill))) => {
                 self.fill(vec![fill]).await;
+                self.take_out_older(key, version);
                 Ok(version)
             }
+            Err(error) => {
+                self.remove_below(key).await;
+                Err(error)
+            }
         }
+    }
+
+    /// Takes out what was read below before the stores had a put that memory did
+    /// not keep.
+    fn take_out_older(&self, key: &K, version: Version) {
+        let now = self.clock.now();
+        let held = || self.memory.peek(key, now);
+        if held().is_some_and(|held| held.entry().version >= version) {
+            return;
+        }
+        self.reclaim_dead(key, now);
+        let _old = self.flights.fence(key, || {
+            let is_older = held().is_some_and(|held| held.entry().version < version);
+            is_older.then(|| self.take_out(key, now))
+        });
     }
 
     /// Puts a value into memory. Returns what the stores are to learn, if there
@@ -109,6 +131,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     pub(crate) async fn expire(&self, key: &K) -> bool {
         let is_held = self.expire_in_memory(key);
         if self.lower.is_some() {
+            self.meet_stores().await;
             let at = self.memory.versions().next();
             self.invalidate_stores(key, at, Verb::Expire).await;
             // What was read below before they knew.
@@ -122,14 +145,20 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     /// puts it back. Returns whether memory could have served it.
     pub(crate) async fn remove(&self, key: &K) -> bool {
         let is_held = self.remove_in_memory(key);
-        if self.lower.is_some() {
-            let at = self.memory.versions().next();
-            self.invalidate_stores(key, at, Verb::Remove).await;
-            // What was read below before they knew.
-            self.remove_in_memory(key);
-        }
+        self.remove_below(key).await;
         self.telemetry.record(EventKind::RemovedKey, Some(key));
         is_held
+    }
+
+    async fn remove_below(&self, key: &K) {
+        if self.lower.is_none() {
+            return;
+        }
+        self.meet_stores().await;
+        let at = self.memory.versions().next();
+        self.invalidate_stores(key, at, Verb::Remove).await;
+        // What was read below before they knew.
+        self.remove_in_memory(key);
     }
 
     fn expire_in_memory(&self, key: &K) -> bool {
@@ -187,6 +216,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     // its load began, and every look compares it with the watermark.
 
     pub(crate) async fn expire_tag(&self, tag: &Tag) -> Version {
+        self.meet_stores().await;
         let version = self.memory.expire_tag(tag, self.clock.now());
         self.mark_stores(Some(tag), Verb::Expire, version).await;
         self.telemetry.record(EventKind::ExpiredTag, None);
@@ -194,6 +224,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     }
 
     pub(crate) async fn remove_tag(&self, tag: &Tag) -> Version {
+        self.meet_stores().await;
         let version = self.memory.remove_tag(tag);
         self.mark_stores(Some(tag), Verb::Remove, version).await;
         self.telemetry.record(EventKind::RemovedTag, None);
@@ -201,20 +232,21 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     }
 
     pub(crate) async fn clear(&self) -> Version {
+        self.meet_stores().await;
         let version = self.clear_in_memory();
         self.mark_stores(None, Verb::Remove, version).await;
         version
     }
 
     /// The same where nobody can wait for the stores to know.
-    pub(crate) fn clear_now(&self) {
+    pub(crate) fn clear_now(self: &Arc<Self>) {
         let version = self.clear_in_memory();
         self.mark_stores_later(Verb::Remove, version);
     }
 
     /// What the stores have is not served any more, and what comes is not put
     /// there.
-    pub(crate) fn clear_stores_later(&self) {
+    pub(crate) fn clear_stores_later(self: &Arc<Self>) {
         self.mark_stores_later(Verb::Remove, self.memory.versions().next());
     }
 

@@ -69,11 +69,13 @@ pub(crate) fn limits(policy: &Policy, answer: &Answer) -> Option<Limits> {
 pub(crate) fn limits_below_stores<V>(
     policy: &Policy,
     entry: &Entry<V>,
+    age: Duration,
     now: Moment,
     memory_ttl: Option<Duration>,
 ) -> (Limits, Moment) {
     let start = entry.origin_read_at;
-    let oldest = policy.max_age.map_or(Moment::NEVER, |age| start + age);
+    // Counted from now: the entry may be older than this machine's clock.
+    let oldest = policy.max_age.map_or(Moment::NEVER, |oldest| now + oldest.saturating_sub(age));
     let asked_again = memory_ttl.map_or(Moment::NEVER, |ttl| now + ttl);
     let fresh_until = entry.fresh_until.min(oldest).min(asked_again);
     let answer = Answer {

@@ -11,6 +11,7 @@ mod freshness;
 mod shutdown;
 mod single_flight;
 mod stores;
+mod stores_adrift;
 mod support;
 mod tags;
 mod writes;
