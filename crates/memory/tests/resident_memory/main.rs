@@ -101,7 +101,10 @@ fn check(budget: u64, sizes: &[usize], tags: &dyn Fn(u64) -> Tags) {
             allocated,
         );
         if std::env::var_os(ALONE).is_some_and(|pages| pages == AT_ONCE) {
-            assert!((0.75..=1.2).contains(&resident), "takes {resident:.3} of the budget");
+            // Of a small budget, what the process itself gave back meanwhile is a
+            // part that counts: then it seems to take less than it does.
+            let least = if budget < 16 * MIB { resident.max(allocated) } else { resident };
+            assert!(least >= 0.75 && resident <= 1.2, "takes {resident:.3} of the budget");
         } else {
             // What the allocator keeps for some seconds after it was freed, a
             // megabyte or so, would be most of a small budget.
