@@ -128,10 +128,12 @@ async fn behind(proxy: &FaultProxy, server: &RedisServer) -> (RedisTier, RedisSu
     (tier, subscription)
 }
 
-/// The connection over which the subscriber hears.
+/// The connection over which the subscriber hears: the newest, because the server
+/// does not know at once that an older one is gone.
 fn subscriber(proxy: &FaultProxy, server: &RedisServer) -> ConnectionId {
     let clients = server.clients("pubsub");
-    clients.into_iter().find_map(|client| proxy.find(client)).expect("it came through the proxy")
+    let newest = clients.into_iter().rev().find_map(|client| proxy.find(client));
+    newest.expect("it came through the proxy")
 }
 
 #[test]

@@ -276,7 +276,9 @@ fn kill(session: &mut Session, arguments: &[&[u8]], reply: &mut Reply) {
     let mut count = 0;
     for client in session.shared.clients() {
         let is_caller = Arc::ptr_eq(&client, &session.client);
-        if !victims.includes(&client) || (is_caller && victims.spares_caller) {
+        // Who was killed before may take a moment to leave.
+        let is_gone = client.is_closing();
+        if is_gone || !victims.includes(&client) || (is_caller && victims.spares_caller) {
             continue;
         }
         count += 1;
