@@ -9,7 +9,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use larder_core::{Error, ErrorKind, Moment, Result};
+use larder_core::{Error, ErrorKind, Moment};
 
 use super::Front;
 use super::backoff::Backoff;
@@ -73,13 +73,7 @@ async fn open(front: &Front) -> std::result::Result<Wire, Refusal> {
         Err(error) => return Err(refusal_of(front, error).await),
     };
     let tracking: [&[u8]; 4] = [b"CLIENT", b"TRACKING", b"ON", b"BCAST"];
-    let asked = front.upstream.ask(&mut wire, "CLIENT TRACKING", &tracking);
-    let limit = front.upstream.options().reply_timeout;
-    let switched: Result<Vec<u8>> = match tokio::time::timeout(limit, asked).await {
-        Ok(switched) => switched,
-        Err(_) => Err(front.upstream.unavailable(&format_args!("no reply within {limit:?}"))),
-    };
-    match switched {
+    match front.upstream.ask_in_time(&mut wire, "CLIENT TRACKING", &tracking).await {
         Ok(_) => Ok(wire),
         Err(error) => {
             front.note_closed();
