@@ -85,6 +85,27 @@ fn clients_log_in_to_larder_and_larder_to_redis() {
 }
 
 #[test]
+fn a_stranger_gets_no_connection_of_its_own() {
+    let redis = RedisServer::start();
+    let upstream = UpstreamOptions::parse(&format!("redis://{}", redis.address()));
+    let door_options = DoorOptions {
+        front: Some(larder_server::front::FrontOptions::new(upstream.expect("a URL"))),
+        users: vec![User { name: "bob".to_owned(), password: "hunter2".to_owned() }],
+        ..options()
+    };
+    let keyspace = larder_server::keyspace::Keyspace::new(Default::default());
+    let door =
+        larder_server::resp::Door::open(&door_options, Arc::new(keyspace), Arc::new(NoCaches))
+            .expect("it opens");
+    let mut client = Client::connect(door.address());
+    for command in ["CLIENT TRACKING ON", "CLIENT PAUSE 1000", "CLIENT CACHING YES"] {
+        assert_eq!(client.ask(command), "-NOAUTH Authentication required.\r\n", "{command}");
+    }
+    assert_eq!(client.ask("AUTH bob hunter2"), "+OK\r\n");
+    assert_eq!(client.ask("SET k v"), "+OK\r\n");
+}
+
+#[test]
 fn mistakes_are_told_before_it_begins() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let check = |upstream: UpstreamOptions| {
