@@ -27,6 +27,9 @@ const PATIENCE: u32 = 5;
 /// Where tracking is refused, it is tried again after so long: rights change.
 const RETRY_REFUSED: Duration = Duration::from_secs(30);
 
+/// A connection that was lost sooner is not opened again at once.
+const STEADY: Duration = Duration::from_secs(1);
+
 /// A push with more unread than this is not one that Redis sends.
 const PUSH_BYTES_MAX: usize = 1 << 30;
 
@@ -36,7 +39,7 @@ pub(super) async fn run(front: &Front) {
     loop {
         let error = match open(front).await {
             Ok(wire) => {
-                backoff = Backoff::default();
+                let opened_at = front.now();
                 let error = follow(front, wire).await;
                 front.memory.suspend();
                 front.counters.set_tracking(TrackingState::Lost);
@@ -45,6 +48,11 @@ pub(super) async fn run(front: &Front) {
                 tracing::warn!(
                     "nothing is answered from memory until Redis tells again what changes"
                 );
+                if front.now().since(opened_at) >= STEADY {
+                    backoff = Backoff::default();
+                } else {
+                    tokio::time::sleep(backoff.next()).await;
+                }
                 continue;
             }
             Err(Refusal::Tracking(error)) => {

@@ -56,6 +56,18 @@ fn without_the_right_to_track_nothing_may_be_kept() {
 }
 
 #[test]
+fn without_the_right_to_ping_redis_is_not_stormed() {
+    let redis = with_users(&["ann on >secret ~* &* +@all -ping"]);
+    let door = open_front(url(&redis, "ann:secret"), Arc::new(NoCaches), |_| {});
+    std::thread::sleep(Duration::from_secs(2));
+    let connects = counted(&door).connects;
+    assert!((1..20).contains(&connects), "{connects} were opened");
+    let mut client = Client::connect(door.address());
+    assert_eq!(client.ask("SET k 1"), "+OK\r\n");
+    assert_eq!(client.ask("GET k"), "$1\r\n1\r\n");
+}
+
+#[test]
 fn clients_log_in_to_larder_and_larder_to_redis() {
     let redis = with_users(&["ann on >secret ~* &* +@all"]);
     let mut front = larder_server::front::FrontOptions::new(url(&redis, "ann:secret"));
