@@ -65,7 +65,11 @@ impl Connection {
                 }
                 Taken::Sent => {}
                 Taken::Leave => {
-                    worker.give_back(pinned.wire);
+                    if pinned.is_marked() {
+                        worker.front.note_closed();
+                    } else {
+                        worker.give_back(pinned.wire);
+                    }
                     // A client that has left may still read: its replies come first.
                     return Ok(Next::Read);
                 }
@@ -330,6 +334,7 @@ fn take_one(
         Course::Client => match client_course(call.arguments) {
             // What it says of the connection is then of the one to Redis.
             Course::Own if pinned.is_in_multi() && !is_client_reply(call.arguments) => {
+                pinned.mark();
                 Course::Shared(Touches::Nothing)
             }
             course => course,

@@ -209,3 +209,17 @@ fn nobody_debugs_the_scripts_of_others() {
     assert!(client.ask("SCRIPT DEBUG YES").starts_with("-ERR SCRIPT DEBUG"));
     assert_eq!(client.ask("SCRIPT EXISTS x"), "*1\r\n:0\r\n");
 }
+
+#[test]
+fn what_redis_was_told_of_a_client_does_not_stay_with_its_connection() {
+    let redis = RedisServer::start();
+    let door = front(&redis);
+    let mut client = Client::connect(door.address());
+    client.ask("MULTI");
+    client.ask("CLIENT SETNAME mine");
+    assert_eq!(client.ask("EXEC"), "*1\r\n+OK\r\n");
+    assert_eq!(client.ask("HGET h f"), "$-1\r\n");
+    eventually("no such connection", || {
+        !redis.command(&["CLIENT", "LIST"]).text().contains("name=mine")
+    });
+}
