@@ -65,8 +65,13 @@ impl Connection {
                 }
                 Taken::Sent => {}
                 Taken::Leave => {
-                    worker.give_back(pinned.wire);
-                    return Ok(if has_client_left { Next::Close } else { Next::Read });
+                    if pinned.is_marked() {
+                        worker.front.note_closed();
+                    } else {
+                        worker.give_back(pinned.wire);
+                    }
+                    // A client that has left may still read: its replies come first.
+                    return Ok(Next::Read);
                 }
                 Taken::Drop => {
                     worker.front.note_closed();
@@ -78,9 +83,9 @@ impl Connection {
                     continue;
                 }
             }
-            match poll_fn(|cx| self.poll_exchange(&mut pinned, scratch, has_client_left, cx))
-                .await?
-            {
+            let exchange =
+                poll_fn(|cx| self.poll_exchange(&mut pinned, scratch, has_client_left, cx));
+            match exchange.await.inspect_err(|_| worker.front.note_closed())? {
                 Event::ClientLeft if pinned.is_fed() || pinned.is_blocked() => {
                     return self.end(worker, scratch).await;
                 }
@@ -329,6 +334,7 @@ fn take_one(
         Course::Client => match client_course(call.arguments) {
             // What it says of the connection is then of the one to Redis.
             Course::Own if pinned.is_in_multi() && !is_client_reply(call.arguments) => {
+                pinned.mark();
                 Course::Shared(Touches::Nothing)
             }
             course => course,
@@ -489,6 +495,11 @@ fn unacceptable(course: Course, arguments: &[&[u8]]) -> Option<&'static str> {
     if course == Course::Replica {
         return Some(NO_REPLICATION);
     }
+    if is_script_debug(arguments) {
+        return Some(
+            "ERR SCRIPT DEBUG takes a connection to Redis itself: scripts run where others do",
+        );
+    }
     let is_redirected = course == Course::Pins(Pin::Tracking)
         && arguments.iter().any(|argument| argument.eq_ignore_ascii_case(b"redirect"));
     is_redirected.then_some(
@@ -524,6 +535,11 @@ fn plain() -> Owed {
         blocks: false,
         delivery: Delivery::Give,
     }
+}
+
+fn is_script_debug(arguments: &[&[u8]]) -> bool {
+    matches!(arguments, [name, subcommand, ..]
+        if name.eq_ignore_ascii_case(b"script") && subcommand.eq_ignore_ascii_case(b"debug"))
 }
 
 fn is_wait(arguments: &[&[u8]]) -> bool {

@@ -60,8 +60,9 @@ struct Pending {
 enum Kind {
     /// For a client.
     Reply {
-        /// `None` if the client wants none.
-        mailbox: Option<Arc<Mailbox>>,
+        mailbox: Arc<Mailbox>,
+        /// Else it is told that the reply has come, but not what it is.
+        is_wanted: bool,
         void: Void,
         wanted: Option<Box<Wanted>>,
     },
@@ -71,8 +72,10 @@ enum Kind {
 
 /// A command for [`Link::ask`].
 pub(crate) struct Request {
-    /// Where its reply goes, if anybody wants it.
-    pub(crate) mailbox: Option<Arc<Mailbox>>,
+    /// Where its reply goes.
+    pub(crate) mailbox: Arc<Mailbox>,
+    /// Whether the client wants the reply; it waits for it in any case.
+    pub(crate) is_wanted: bool,
     /// What is to be forgotten before the reply is given.
     pub(crate) void: Void,
     /// What of the reply is to be kept.
@@ -103,11 +106,11 @@ impl Link {
         if let Some(refusal) = &state.refusal {
             return Err(Arc::clone(refusal));
         }
-        let Request { mailbox, void, wanted } = request;
+        let Request { mailbox, is_wanted, void, wanted } = request;
         write(&mut state.outgoing);
         let lifetimes =
             wanted.as_ref().map_or(0, |wanted| wanted.ask_lifetimes(&mut state.outgoing));
-        let kind = Kind::Reply { mailbox, void, wanted };
+        let kind = Kind::Reply { mailbox, is_wanted, void, wanted };
         state.pending.push_back(Pending { sent_at: now, kind });
         for _ in 0..lifetimes {
             state.pending.push_back(Pending { sent_at: now, kind: Kind::Lifetime });
@@ -206,7 +209,6 @@ impl Link {
             is_in_parts: false,
             arrived: None,
             held_up: None,
-            given_up: None,
             read_at: self.front.clock.precise_now(),
         };
         let mut check = tokio::time::interval(CHECK_EVERY);
@@ -226,10 +228,12 @@ impl Link {
     /// The reply under way has lost its end.
     fn tear_first(&self) {
         let first = self.state.lock().pending.pop_front();
-        if let Some(Pending { kind: Kind::Reply { mailbox, void, .. }, .. }) = first {
+        if let Some(Pending { kind: Kind::Reply { mailbox, is_wanted, void, .. }, .. }) = first {
             void.apply(&self.front.memory);
-            if let Some(mailbox) = mailbox {
+            if is_wanted {
                 mailbox.tear();
+            } else {
+                mailbox.put(b"", true);
             }
         }
     }
@@ -242,11 +246,9 @@ impl Link {
         state.outgoing.clear();
         state.refusal = is_refused.then(|| Arc::clone(&refusal));
         for pending in std::mem::take(&mut state.pending) {
-            if let Kind::Reply { mailbox, void, .. } = pending.kind {
+            if let Kind::Reply { mailbox, is_wanted, void, .. } = pending.kind {
                 void.apply(&self.front.memory);
-                if let Some(mailbox) = mailbox {
-                    mailbox.put(&refusal, true);
-                }
+                mailbox.put(if is_wanted { &refusal } else { b"" }, true);
             }
         }
         state.waiting.drain(..).for_each(Waker::wake);
@@ -278,8 +280,6 @@ struct Line<'a> {
     arrived: Option<Arrived>,
     /// Whom the link waits for, and since when.
     held_up: Option<(Arc<Mailbox>, Moment)>,
-    /// For whom it has waited long enough, until it catches up.
-    given_up: Option<Arc<Mailbox>>,
     /// When something was last read.
     read_at: Moment,
 }
@@ -357,7 +357,10 @@ impl Line<'_> {
             return true;
         }
         // The periodic check wakes the link at the end of its patience.
-        self.given_up = self.held_up.take().map(|(mailbox, _)| mailbox).filter(|_| !is_patient);
+        if !is_patient {
+            mailbox.give_up();
+        }
+        self.held_up = None;
         false
     }
 
@@ -430,7 +433,8 @@ impl Line<'_> {
     }
 
     fn hand_on_part(&mut self, pending: Option<&Pending>, part: &[u8], cx: &mut Context<'_>) {
-        let Some(Pending { kind: Kind::Reply { mailbox: Some(mailbox), .. }, .. }) = pending else {
+        let Some(Pending { kind: Kind::Reply { mailbox, is_wanted: true, .. }, .. }) = pending
+        else {
             // Nobody wants it: what has come of it need not be held.
             self.is_in_parts |= pending.is_some();
             return;
@@ -441,10 +445,7 @@ impl Line<'_> {
     }
 
     fn note_backlog(&mut self, mailbox: &Arc<Mailbox>, cx: &mut Context<'_>) {
-        if self.held_up.is_some() || !mailbox.poll_backlog(cx) {
-            return;
-        }
-        if self.given_up.as_ref().is_none_or(|given_up| !Arc::ptr_eq(given_up, mailbox)) {
+        if self.held_up.is_none() && mailbox.poll_backlog(cx) {
             self.held_up = Some((Arc::clone(mailbox), self.link.front.clock.now()));
         }
     }
@@ -454,15 +455,13 @@ impl Line<'_> {
         let memory = &self.link.front.memory;
         let is_whole = !std::mem::take(&mut self.is_in_parts);
         match kind {
-            Kind::Reply { mailbox, void, wanted } => {
+            Kind::Reply { mailbox, is_wanted, void, wanted } => {
                 // Before the client learns of it.
                 void.apply(memory);
                 self.arrived = wanted.filter(|_| is_whole).map(|wanted| wanted.arrive(reply));
-                if let Some(mailbox) = mailbox {
-                    mailbox.put(reply, true);
-                    if reply.len() >= PART_BYTES {
-                        self.note_backlog(&mailbox, cx);
-                    }
+                mailbox.put(if is_wanted { reply } else { b"" }, true);
+                if is_wanted && reply.len() >= PART_BYTES {
+                    self.note_backlog(&mailbox, cx);
                 }
             }
             Kind::Lifetime => {

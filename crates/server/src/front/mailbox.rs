@@ -27,6 +27,8 @@ struct Letters {
     /// Whether part of a reply is lost, so that the client cannot go on.
     is_broken: bool,
     is_closed: bool,
+    /// Whether the link has waited long enough, until the client catches up.
+    is_given_up: bool,
     client: Option<Waker>,
     link: Option<Waker>,
 }
@@ -49,6 +51,7 @@ impl Mailbox {
             bytes_max,
             is_broken: false,
             is_closed: false,
+            is_given_up: false,
             client: None,
             link: None,
         })))
@@ -83,18 +86,25 @@ impl Mailbox {
     /// Whoever asks is woken when it has caught up.
     pub(crate) fn poll_backlog(&self, cx: &mut Context<'_>) -> bool {
         let mut letters = self.0.lock();
-        let is_behind =
-            letters.bytes.len() >= BACKLOG_BYTES && !letters.is_closed && !letters.is_broken;
+        let is_behind = letters.bytes.len() >= BACKLOG_BYTES
+            && !(letters.is_closed || letters.is_broken || letters.is_given_up);
         if is_behind {
             letters.link = Some(cx.waker().clone());
         }
         is_behind
     }
 
+    /// The link waits no more for a client that is behind: what comes for it is
+    /// gathered, until it has caught up.
+    pub(crate) fn give_up(&self) {
+        self.0.lock().is_given_up = true;
+    }
+
     /// Waits for `wanted` ends of replies, or for a good part of one.
     pub(crate) fn poll_mail(&self, wanted: usize, cx: &mut Context<'_>) -> Poll<()> {
         let mut letters = self.0.lock();
         letters.wanted = wanted;
+        letters.is_given_up &= !letters.bytes.is_empty();
         if letters.is_ready() {
             return Poll::Ready(());
         }

@@ -67,7 +67,10 @@ pub async fn check(options: &FrontOptions) -> Result<()> {
     let mut wire = upstream.connect(Protocol::Resp2).await?;
     // Who may not ask is not told; a cluster without that right shows when a key
     // is elsewhere.
-    let told = upstream.ask(&mut wire, "INFO", &[b"INFO", b"cluster"]).await.unwrap_or_default();
+    let told = match upstream.ask_in_time(&mut wire, "INFO", &[b"INFO", b"cluster"]).await {
+        Err(error) if error.kind() == ErrorKind::Unavailable => return Err(error),
+        told => told.unwrap_or_default(),
+    };
     const CLUSTER: &[u8] = b"cluster_enabled:1";
     if told.windows(CLUSTER.len()).any(|part| part == CLUSTER) {
         return Err(Error::new(ErrorKind::Unsupported, "Redis is a cluster")

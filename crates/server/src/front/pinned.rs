@@ -34,6 +34,8 @@ pub(crate) struct Pinned {
     is_elsewhere: bool,
     /// Whether Redis sends what nobody asked for, from now on.
     is_fed: bool,
+    /// Whether it is not as it was when it was opened, and never will be.
+    is_marked: bool,
 }
 
 /// A reply that Redis owes.
@@ -92,6 +94,7 @@ impl Pinned {
             is_watching: false,
             is_elsewhere: false,
             is_fed: false,
+            is_marked: false,
         }
     }
 
@@ -132,6 +135,16 @@ impl Pinned {
     /// Whether the client waits for a command that blocks.
     pub(crate) fn is_blocked(&self) -> bool {
         self.owed.front().is_some_and(|owed| owed.blocks)
+    }
+
+    /// Notes that Redis is told something of the client that stays.
+    pub(crate) fn mark(&mut self) {
+        self.is_marked = true;
+    }
+
+    /// Whether nobody else may have the connection.
+    pub(crate) fn is_marked(&self) -> bool {
+        self.is_marked
     }
 
     /// Notes a command that was just appended to `outgoing`.

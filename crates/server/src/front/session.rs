@@ -24,6 +24,9 @@ use crate::resp::session::{Replies, Session, Step};
 /// So many replies are awaited at a time; the next commands wait for them.
 const AWAITED_MAX: usize = 1024;
 
+/// With so much from memory behind replies that are awaited, these come first.
+const SPLICED_BYTES_MAX: usize = 256 * 1024;
+
 /// The values of more keys than this are not kept when they are read together:
 /// each takes a question of its own for how long it lives.
 const KEPT_TOGETHER_MAX: usize = 64;
@@ -231,6 +234,9 @@ pub(crate) fn run_ready(session: &mut Session, scratch: &mut Scratch) -> Pause {
         if scratch.reply.as_bytes().len() >= REPLY_BYTES_BEFORE_WRITE && !state.awaits() {
             break Pause::Write;
         }
+        if state.local.len() >= SPLICED_BYTES_MAX {
+            break Pause::Upstream;
+        }
     };
     session.front = Some(state);
     pause
@@ -286,7 +292,11 @@ fn look(
 ) -> Look {
     let Some(&name) = call.arguments.first() else { return Look::Done };
     let course = Course::of(name);
-    if !session.is_trusted && !matches!(course, Course::Own | Course::Client) {
+    let is_own = match course {
+        Course::Client => client_course(call.arguments) == Course::Own,
+        course => course == Course::Own,
+    };
+    if !session.is_trusted && !is_own {
         return answer_here(session, state, reply, |_, reply| {
             reply.error("NOAUTH Authentication required.");
         });
@@ -540,8 +550,8 @@ fn pass(
     let void = Void::of(touches, call.arguments);
     void.apply(&front.memory);
     let is_wanted = wants_reply(session);
-    let mailbox = is_wanted.then(|| Arc::clone(&state.mailbox));
-    let request = Request { mailbox, void, wanted };
+    let mailbox = Arc::clone(&state.mailbox);
+    let request = Request { mailbox, is_wanted, void, wanted };
     if let Err(refusal) = link.ask(request, front.now(), |command| call.write(command)) {
         if is_wanted {
             let start = reply.as_bytes().len();
@@ -550,10 +560,9 @@ fn pass(
         }
         return Look::Done;
     }
-    state.awaited += usize::from(is_wanted);
+    // Even if the client wants no reply: what follows may go another way.
+    state.awaited += 1;
     note_asked(front, state, touches, call.arguments);
-    // Nobody will notice when it is done.
-    state.is_writing |= !is_wanted && touches != Touches::Nothing;
     session.worker.counters.front_passed.add(1);
     count(session, call.arguments);
     Look::Done
@@ -616,9 +625,6 @@ pub(crate) async fn receive(session: &mut Session, reply: &mut Reply) -> std::io
     let worker = Arc::clone(&session.worker);
     let (Some(state), Some(worker)) = (&mut session.front, &worker.front) else { return Ok(false) };
     if state.awaited == 0 {
-        if state.is_writing {
-            state.settle(&worker.front);
-        }
         worker.link(reply.protocol()).room().await;
         return Ok(false);
     }

@@ -9,7 +9,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use larder_core::{Error, ErrorKind, Moment, Result};
+use larder_core::{Error, ErrorKind, Moment};
 
 use super::Front;
 use super::backoff::Backoff;
@@ -27,6 +27,9 @@ const PATIENCE: u32 = 5;
 /// Where tracking is refused, it is tried again after so long: rights change.
 const RETRY_REFUSED: Duration = Duration::from_secs(30);
 
+/// A connection that was lost sooner is not opened again at once.
+const STEADY: Duration = Duration::from_secs(1);
+
 /// A push with more unread than this is not one that Redis sends.
 const PUSH_BYTES_MAX: usize = 1 << 30;
 
@@ -36,7 +39,7 @@ pub(super) async fn run(front: &Front) {
     loop {
         let error = match open(front).await {
             Ok(wire) => {
-                backoff = Backoff::default();
+                let opened_at = front.now();
                 let error = follow(front, wire).await;
                 front.memory.suspend();
                 front.counters.set_tracking(TrackingState::Lost);
@@ -45,6 +48,11 @@ pub(super) async fn run(front: &Front) {
                 tracing::warn!(
                     "nothing is answered from memory until Redis tells again what changes"
                 );
+                if front.now().since(opened_at) >= STEADY {
+                    backoff = Backoff::default();
+                } else {
+                    tokio::time::sleep(backoff.next()).await;
+                }
                 continue;
             }
             Err(Refusal::Tracking(error)) => {
@@ -73,13 +81,7 @@ async fn open(front: &Front) -> std::result::Result<Wire, Refusal> {
         Err(error) => return Err(refusal_of(front, error).await),
     };
     let tracking: [&[u8]; 4] = [b"CLIENT", b"TRACKING", b"ON", b"BCAST"];
-    let asked = front.upstream.ask(&mut wire, "CLIENT TRACKING", &tracking);
-    let limit = front.upstream.options().reply_timeout;
-    let switched: Result<Vec<u8>> = match tokio::time::timeout(limit, asked).await {
-        Ok(switched) => switched,
-        Err(_) => Err(front.upstream.unavailable(&format_args!("no reply within {limit:?}"))),
-    };
-    match switched {
+    match front.upstream.ask_in_time(&mut wire, "CLIENT TRACKING", &tracking).await {
         Ok(_) => Ok(wire),
         Err(error) => {
             front.note_closed();

@@ -48,6 +48,8 @@ pub(crate) struct Wire {
     stream: Stream,
     /// What it speaks.
     pub(crate) protocol: Protocol,
+    /// What came behind the last answer.
+    ahead: Vec<u8>,
 }
 
 enum Stream {
@@ -119,7 +121,7 @@ impl Upstream {
                 Stream::Tls(Box::new(connecting.await.map_err(|error| self.unavailable(&error))?))
             }
         };
-        let mut wire = Wire { stream, protocol };
+        let mut wire = Wire { stream, protocol, ahead: Vec::new() };
         self.log_in(&mut wire).await?;
         Ok(wire)
     }
@@ -165,8 +167,27 @@ impl Upstream {
         }
     }
 
+    /// The same, but waits no longer than a reply may be owed.
+    pub(crate) async fn ask_in_time(
+        &self,
+        wire: &mut Wire,
+        name: &str,
+        arguments: &[&[u8]],
+    ) -> Result<Vec<u8>> {
+        let limit = self.options.reply_timeout;
+        match tokio::time::timeout(limit, self.ask(wire, name, arguments)).await {
+            Ok(answered) => answered,
+            Err(_) => Err(self.unavailable(&format_args!("no reply within {limit:?}"))),
+        }
+    }
+
     fn refused(&self, command: &str, said: &str) -> Error {
-        let said = said.trim_end();
+        // What Redis does not know it repeats, a password among it.
+        let said = said.split(", with args").next().unwrap_or_default().trim_end();
+        let said = match self.options.password.as_deref() {
+            Some(password) if said.contains(password) => "(it repeats the password)",
+            _ => said,
+        };
         let (kind, remedy) = if said.starts_with("WRONGPASS") || said.starts_with("NOAUTH") {
             (ErrorKind::Config, "check the user and the password for Redis")
         } else if said.starts_with("NOPERM") {
@@ -253,6 +274,11 @@ impl Wire {
         input: &mut Vec<u8>,
     ) -> Poll<io::Result<usize>> {
         const ROOM: usize = 64 * 1024;
+        if !self.ahead.is_empty() {
+            let ahead = std::mem::take(&mut self.ahead);
+            input.extend_from_slice(&ahead);
+            return Poll::Ready(Ok(ahead.len()));
+        }
         if input.capacity() - input.len() < ROOM / 4 {
             input.reserve(ROOM);
         }
@@ -278,15 +304,17 @@ impl Wire {
     /// Sends a command and waits for its reply.
     async fn ask(&mut self, command: &[u8]) -> io::Result<Vec<u8>> {
         match &mut self.stream {
-            Stream::Plain(stream) => ask(stream, command).await,
-            Stream::Tls(stream) => ask(stream, command).await,
+            Stream::Plain(stream) => ask(stream, command, &mut self.ahead).await,
+            Stream::Tls(stream) => ask(stream, command, &mut self.ahead).await,
         }
     }
 }
 
+/// Leaves in `ahead` what came behind the reply: invalidations, for instance.
 async fn ask(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     command: &[u8],
+    ahead: &mut Vec<u8>,
 ) -> io::Result<Vec<u8>> {
     stream.write_all(command).await?;
     stream.flush().await?;
@@ -297,7 +325,10 @@ async fn ask(
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it hung up"));
         }
         match scanner.scan(&answer[scanned..]) {
-            Ok(Scanned::Whole(_)) => return Ok(answer),
+            Ok(Scanned::Whole(count)) => {
+                *ahead = answer.split_off(scanned + count);
+                return Ok(answer);
+            }
             Ok(Scanned::Part(count)) if answer.len() < ANSWER_BYTES_MAX => scanned += count,
             _ => return Err(io::Error::other("what answers there does not speak RESP")),
         }

@@ -4,6 +4,7 @@
 mod coherence;
 mod differential;
 mod dropin;
+mod imitation;
 mod outage;
 mod own_connection;
 mod pipelines;

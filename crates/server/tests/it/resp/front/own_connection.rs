@@ -185,3 +185,41 @@ fn another_database_has_other_keys() {
     assert_eq!(client.ask("SELECT 0"), "+OK\r\n");
     assert_eq!(client.ask("GET k"), "$4\r\nfive\r\n");
 }
+
+#[test]
+fn a_client_that_has_said_all_still_gets_its_replies() {
+    use std::io::{Read, Write};
+    let redis = RedisServer::start();
+    let door = front(&redis);
+    for _ in 0..20 {
+        let mut client = std::net::TcpStream::connect(door.address()).expect("it listens");
+        client.write_all(b"MULTI\r\nSET k v\r\nEXEC\r\n").expect("it is taken");
+        client.shutdown(std::net::Shutdown::Write).expect("it is open");
+        let mut replies = String::new();
+        client.read_to_string(&mut replies).expect("it ends");
+        assert_eq!(replies, "+OK\r\n+QUEUED\r\n*1\r\n+OK\r\n");
+    }
+}
+
+#[test]
+fn nobody_debugs_the_scripts_of_others() {
+    let redis = RedisServer::start();
+    let door = front(&redis);
+    let mut client = Client::connect(door.address());
+    assert!(client.ask("SCRIPT DEBUG YES").starts_with("-ERR SCRIPT DEBUG"));
+    assert_eq!(client.ask("SCRIPT EXISTS x"), "*1\r\n:0\r\n");
+}
+
+#[test]
+fn what_redis_was_told_of_a_client_does_not_stay_with_its_connection() {
+    let redis = RedisServer::start();
+    let door = front(&redis);
+    let mut client = Client::connect(door.address());
+    client.ask("MULTI");
+    client.ask("CLIENT SETNAME mine");
+    assert_eq!(client.ask("EXEC"), "*1\r\n+OK\r\n");
+    assert_eq!(client.ask("HGET h f"), "$-1\r\n");
+    eventually("no such connection", || {
+        !redis.command(&["CLIENT", "LIST"]).text().contains("name=mine")
+    });
+}

@@ -1,10 +1,17 @@
 //! Pipelines in which answers from memory and from Redis mix keep their order,
 //! and mean the same as in Redis alone.
 
+use std::sync::Arc;
+
+use larder_server::front::{FrontOptions, TrackingState, UpstreamOptions};
+use larder_server::keyspace::{Keyspace, KeyspaceOptions};
+use larder_server::resp::{Door, DoorOptions, NoCaches};
 use larder_testkit::redis::RedisServer;
 use proptest::prelude::*;
 
-use super::{Client, counted, encode, front, text, warm};
+use super::{
+    Client, SHORT, counted, encode, eventually, front, front_with, options, text, wait_for, warm,
+};
 
 /// Everything that comes of a pipeline that arrives in pieces of this size.
 fn rest(address: std::net::SocketAddr, pipeline: &[u8], piece: usize, count: usize) -> String {
@@ -142,6 +149,57 @@ fn replies_that_a_client_does_not_want_are_left_out() {
 }
 
 #[test]
+fn a_write_without_a_reply_is_done_before_what_follows() {
+    let redis = RedisServer::start();
+    let door = front(&redis);
+    let mut client = Client::connect(door.address());
+    // A connection of one's own is there at once.
+    client.ask("SELECT 3");
+    client.ask("SELECT 0");
+    for number in 10..60 {
+        let skipped = format!("CLIENT REPLY SKIP\r\nSET k {number}\r\n");
+        client.send(format!("{skipped}MULTI\r\nGET k\r\nEXEC\r\n").as_bytes());
+        assert_eq!(text(&client.reply()), "+OK\r\n");
+        assert_eq!(text(&client.reply()), "+QUEUED\r\n");
+        assert_eq!(text(&client.reply()), format!("*1\r\n$2\r\n{number}\r\n"));
+    }
+}
+
+/// The most memory this process has had, in bytes.
+fn peak() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").expect("it is there");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("it tells");
+    let kilobytes = line.trim().trim_end_matches(" kB");
+    kilobytes.parse::<usize>().expect("a number") * 1024
+}
+
+/// A few bytes that ask for a lot from memory, behind a reply that is owed.
+#[test]
+fn answers_from_memory_do_not_pile_up_behind_redis() {
+    let redis = RedisServer::start();
+    let door = front_with(&redis, |front| {
+        front.staleness_max = std::time::Duration::from_secs(60);
+    });
+    wait_for(&door, TrackingState::Tracking);
+    let mut client = Client::connect(door.address());
+    let value = "x".repeat(128 << 10);
+    client.ask(&format!("SET b {value}"));
+    let expected = warm(&door, &mut client, "b");
+    redis.pause();
+    let (peak_before, hits) = (peak(), counted(&door).hits);
+    client.send(format!("GET none\r\n{}", "GET b\r\n".repeat(2000)).as_bytes());
+    eventually("answers from memory", || counted(&door).hits > hits);
+    std::thread::sleep(SHORT);
+    let grown = peak() - peak_before;
+    redis.resume();
+    assert!(grown < 64 << 20, "{grown} bytes wait");
+    assert_eq!(text(&client.reply()), "$-1\r\n");
+    for _ in 0..200 {
+        assert!(text(&client.reply()) == expected);
+    }
+}
+
+#[test]
 fn large_values_pass_both_ways_and_small_ones_are_kept() {
     let redis = RedisServer::start();
     let door = front(&redis);
@@ -176,4 +234,30 @@ fn a_client_that_does_not_read_does_not_stop_the_others() {
     assert_eq!(text(&lazy.reply()), "$-1\r\n");
     assert_eq!(lazy.reply().len(), "$41943040\r\n\r\n".len() + (40 << 20));
     assert_eq!(text(&lazy.reply()), "+PONG\r\n");
+}
+
+/// Who was slow once is not cut off later for reading no faster than it can.
+#[test]
+fn a_client_that_has_caught_up_is_waited_for_again() {
+    let redis = RedisServer::start();
+    let upstream = UpstreamOptions::parse(&format!("redis://{}", redis.address()));
+    let options = DoorOptions {
+        front: Some(FrontOptions::new(upstream.expect("a URL"))),
+        bulk_bytes_max: 1 << 20,
+        reply_bytes_max: 8 << 20,
+        ..options()
+    };
+    let keyspace = Arc::new(Keyspace::new(KeyspaceOptions::default()));
+    let door = Door::open(&options, keyspace, Arc::new(NoCaches)).expect("it opens");
+    door.use_threads(1);
+    let mut client = Client::connect(door.address());
+    client.ask(&format!("SETRANGE large {} x", (2 << 20) - 1));
+    for (count, pause) in [(3, 700), (60, 0)] {
+        client.send(&encode(&["GET", "large"]).repeat(count));
+        std::thread::sleep(std::time::Duration::from_millis(pause));
+        for _ in 0..count {
+            assert_eq!(client.reply().len(), "$2097152\r\n\r\n".len() + (2 << 20));
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
 }

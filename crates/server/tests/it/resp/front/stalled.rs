@@ -136,3 +136,23 @@ fn a_write_that_is_acknowledged_is_read_by_every_client_of_this_node() {
     assert_eq!(reader.ask("GET k"), "$3\r\nnew\r\n");
     assert_eq!(writer.ask("GET k"), "$3\r\nnew\r\n");
 }
+
+#[test]
+fn keys_are_forgotten_wherever_a_command_names_them() {
+    let redis = RedisServer::start();
+    let proxy = FaultProxy::start(redis.address());
+    let door = through(&proxy, Duration::from_secs(60));
+    let mut client = Client::connect(door.address());
+    assert_eq!(warm(&door, &mut client, "stream"), "$-1\r\n");
+    client.ask("PFADD sketch a b");
+    client.ask("PFCOUNT sketch");
+    client.ask("PFADD sketch c");
+    eventually("the invalidations", || counted(&door).invalidations >= 1);
+    let before = warm(&door, &mut client, "sketch");
+    proxy.connection(tracking(&redis, &proxy)).stall(Direction::ToClient);
+    assert_eq!(client.ask("XGROUP CREATE stream g $ MKSTREAM"), "+OK\r\n");
+    assert_eq!(client.ask("EXISTS stream"), ":1\r\n");
+    // What it counts is noted in the value.
+    assert_eq!(client.ask("PFCOUNT sketch"), ":3\r\n");
+    assert_ne!(client.ask("GET sketch"), before);
+}

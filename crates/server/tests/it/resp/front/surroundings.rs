@@ -56,6 +56,18 @@ fn without_the_right_to_track_nothing_may_be_kept() {
 }
 
 #[test]
+fn without_the_right_to_ping_redis_is_not_stormed() {
+    let redis = with_users(&["ann on >secret ~* &* +@all -ping"]);
+    let door = open_front(url(&redis, "ann:secret"), Arc::new(NoCaches), |_| {});
+    std::thread::sleep(Duration::from_secs(2));
+    let connects = counted(&door).connects;
+    assert!((1..20).contains(&connects), "{connects} were opened");
+    let mut client = Client::connect(door.address());
+    assert_eq!(client.ask("SET k 1"), "+OK\r\n");
+    assert_eq!(client.ask("GET k"), "$1\r\n1\r\n");
+}
+
+#[test]
 fn clients_log_in_to_larder_and_larder_to_redis() {
     let redis = with_users(&["ann on >secret ~* &* +@all"]);
     let mut front = larder_server::front::FrontOptions::new(url(&redis, "ann:secret"));
@@ -82,6 +94,27 @@ fn clients_log_in_to_larder_and_larder_to_redis() {
     assert!(client.ask("EXEC").starts_with("-EXECABORT"));
     assert_eq!(client.ask("RESET"), "+RESET\r\n");
     assert!(client.ask("HGET h f").starts_with("-NOAUTH"));
+}
+
+#[test]
+fn a_stranger_gets_no_connection_of_its_own() {
+    let redis = RedisServer::start();
+    let upstream = UpstreamOptions::parse(&format!("redis://{}", redis.address()));
+    let door_options = DoorOptions {
+        front: Some(larder_server::front::FrontOptions::new(upstream.expect("a URL"))),
+        users: vec![User { name: "bob".to_owned(), password: "hunter2".to_owned() }],
+        ..options()
+    };
+    let keyspace = larder_server::keyspace::Keyspace::new(Default::default());
+    let door =
+        larder_server::resp::Door::open(&door_options, Arc::new(keyspace), Arc::new(NoCaches))
+            .expect("it opens");
+    let mut client = Client::connect(door.address());
+    for command in ["CLIENT TRACKING ON", "CLIENT PAUSE 1000", "CLIENT CACHING YES"] {
+        assert_eq!(client.ask(command), "-NOAUTH Authentication required.\r\n", "{command}");
+    }
+    assert_eq!(client.ask("AUTH bob hunter2"), "+OK\r\n");
+    assert_eq!(client.ask("SET k v"), "+OK\r\n");
 }
 
 #[test]
