@@ -70,8 +70,12 @@ impl Connection {
                     } else {
                         worker.give_back(pinned.wire);
                     }
-                    // A client that has left may still read: its replies come first.
-                    return Ok(Next::Read);
+                    if !has_client_left {
+                        return Ok(Next::Read);
+                    }
+                    // It may still read what it asked for.
+                    self.write(&mut scratch.reply).await?;
+                    return Ok(Next::Close);
                 }
                 Taken::Drop => {
                     worker.front.note_closed();
