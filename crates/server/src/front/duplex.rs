@@ -168,6 +168,9 @@ impl Connection {
         let is_open = !has_client_left && pinned.outgoing.len() < WAITING_BYTES_MAX;
         if is_open && scratch.input.len() - scratch.used < self.input_room(scratch) {
             match self.poll_take(scratch, cx) {
+                // What Redis sent comes first: nothing may come after it. That the
+                // client has left is found again.
+                Poll::Ready(Ok(0) | Err(_)) if has_moved => {}
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Ok(Event::ClientLeft)),
                 Poll::Ready(Ok(_)) => has_moved = true,
                 Poll::Pending => {}
