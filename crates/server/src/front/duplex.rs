@@ -70,8 +70,12 @@ impl Connection {
                     } else {
                         worker.give_back(pinned.wire);
                     }
-                    // A client that has left may still read: its replies come first.
-                    return Ok(Next::Read);
+                    if !has_client_left {
+                        return Ok(Next::Read);
+                    }
+                    // It may still read what it asked for.
+                    self.write(&mut scratch.reply).await?;
+                    return Ok(Next::Close);
                 }
                 Taken::Drop => {
                     worker.front.note_closed();
@@ -164,6 +168,9 @@ impl Connection {
         let is_open = !has_client_left && pinned.outgoing.len() < WAITING_BYTES_MAX;
         if is_open && scratch.input.len() - scratch.used < self.input_room(scratch) {
             match self.poll_take(scratch, cx) {
+                // What Redis sent comes first: nothing may come after it. That the
+                // client has left is found again.
+                Poll::Ready(Ok(0) | Err(_)) if has_moved => {}
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Ok(Event::ClientLeft)),
                 Poll::Ready(Ok(_)) => has_moved = true,
                 Poll::Pending => {}

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use super::Front;
 use super::course::{Pin, Touches};
-use super::frame::{Scanned, Scanner};
+use super::frame::{self, Scanned, Scanner};
 use super::request::Void;
 use super::wire::Wire;
 use crate::resp::Protocol;
@@ -34,6 +34,9 @@ pub(crate) struct Pinned {
     is_elsewhere: bool,
     /// Whether Redis sends what nobody asked for, from now on.
     is_fed: bool,
+    /// How many channels the client listens to, by what Redis said last: those
+    /// of `SUBSCRIBE` and `PSUBSCRIBE`, and those of `SSUBSCRIBE`.
+    channels: [i64; 2],
     /// Whether it is not as it was when it was opened, and never will be.
     is_marked: bool,
 }
@@ -94,6 +97,7 @@ impl Pinned {
             is_watching: false,
             is_elsewhere: false,
             is_fed: false,
+            channels: [0; 2],
             is_marked: false,
         }
     }
@@ -250,13 +254,20 @@ impl Pinned {
     fn fate(&self, reply: &[u8]) -> Fate {
         let is_message = match self.wire.protocol {
             Protocol::Resp3 => reply.starts_with(b">"),
-            Protocol::Resp2 => self.is_fed && is_message(reply),
+            Protocol::Resp2 if !self.is_fed => false,
+            // A list may begin with the same words.
+            Protocol::Resp2 => {
+                confirmed(reply).is_some() || (self.channels != [0; 2] && is_message(reply))
+            }
         };
         if is_message || self.owed.is_empty() { Fate::Message } else { Fate::Owed }
     }
 
     fn finish(&mut self, front: &Front, fate: Fate, bytes: &[u8], reply: &mut Vec<u8>) -> bool {
         if fate == Fate::Message {
+            if let Some((is_sharded, count)) = confirmed(bytes) {
+                self.channels[usize::from(is_sharded)] = count;
+            }
             reply.extend_from_slice(bytes);
             return false;
         }
@@ -307,19 +318,23 @@ fn leaves(name: &[u8]) -> bool {
     name.to_ascii_lowercase().ends_with(b"unsubscribe")
 }
 
-/// Whether this is how a message of a channel begins in RESP2, or what confirms
-/// a subscription.
+/// What a reply says that confirms the begin or the end of a subscription:
+/// whether it is one of a shard, and how many there are now.
+fn confirmed(reply: &[u8]) -> Option<(bool, i64)> {
+    let (3, rest) = frame::array(reply)? else { return None };
+    let (name, rest) = frame::string(rest)?;
+    let name = name?.strip_suffix(b"subscribe")?;
+    let is_sharded = name.starts_with(b"s");
+    if !matches!(name, b"" | b"p" | b"s" | b"un" | b"pun" | b"sun") {
+        return None;
+    }
+    let (_, rest) = frame::string(rest)?;
+    Some((is_sharded, frame::integer(rest)?))
+}
+
+/// Whether this is how a message of a channel begins in RESP2.
 fn is_message(reply: &[u8]) -> bool {
-    const BEGINNINGS: [&[u8]; 9] = [
-        b"*3\r\n$7\r\nmessage\r\n",
-        b"*4\r\n$8\r\npmessage\r\n",
-        b"*3\r\n$8\r\nsmessage\r\n",
-        b"*3\r\n$9\r\nsubscribe\r\n",
-        b"*3\r\n$10\r\npsubscribe\r\n",
-        b"*3\r\n$10\r\nssubscribe\r\n",
-        b"*3\r\n$11\r\nunsubscribe\r\n",
-        b"*3\r\n$12\r\npunsubscribe\r\n",
-        b"*3\r\n$12\r\nsunsubscribe\r\n",
-    ];
+    const BEGINNINGS: [&[u8]; 3] =
+        [b"*3\r\n$7\r\nmessage\r\n", b"*4\r\n$8\r\npmessage\r\n", b"*3\r\n$8\r\nsmessage\r\n"];
     BEGINNINGS.iter().any(|beginning| reply.starts_with(beginning))
 }

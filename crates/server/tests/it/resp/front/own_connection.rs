@@ -223,3 +223,20 @@ fn what_redis_was_told_of_a_client_does_not_stay_with_its_connection() {
         !redis.command(&["CLIENT", "LIST"]).text().contains("name=mine")
     });
 }
+
+#[test]
+fn a_list_is_not_taken_for_a_message() {
+    let redis = RedisServer::start();
+    let door = front(&redis);
+    let mut client = Client::connect(door.address());
+    client.ask("SUBSCRIBE c");
+    client.ask("UNSUBSCRIBE c");
+    for first in ["message", "subscribe"] {
+        client.ask("DEL l");
+        client.ask(&format!("RPUSH l {first} c 1"));
+        assert!(client.ask("LRANGE l 0 -1").starts_with("*3\r\n"));
+    }
+    // This waits for all that is owed.
+    assert_eq!(client.ask("CLIENT GETNAME"), "$-1\r\n");
+    assert_eq!(client.ask("RESET"), "+RESET\r\n");
+}
