@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use larder_core::{BoxError, Error, Loaded, Result, Tag, Version};
+use larder_core::{BoxError, BoxFuture, Error, Loaded, Result, Tag, Version};
 
 use crate::builder::CacheBuilder;
 use crate::engine::{CacheKey, CacheValue, Engine};
@@ -56,8 +56,7 @@ impl<K: CacheKey, V: CacheValue> Cache<K, V> {
         match self.0.look(key) {
             Some(hit) => Ok(Some(hit)),
             None if self.0.lower.is_none() => Ok(self.0.missed()),
-            // In a box, so that the future of a hit is small: it is moved about.
-            None => Box::pin(self.0.find(key)).await,
+            None => self.find(key).await,
         }
     }
 
@@ -295,6 +294,13 @@ impl<K: CacheKey, V: CacheValue> Cache<K, V> {
             futures_util::future::select(ended, sleep).await,
             futures_util::future::Either::Left(_)
         )
+    }
+
+    /// In a box, so that the future of a hit is small: it is moved about.
+    #[cold]
+    #[inline(never)]
+    fn find<'c>(&'c self, key: &'c K) -> BoxFuture<'c, Result<Option<Hit<K, V>>>> {
+        Box::pin(self.0.find(key))
     }
 
     pub(crate) fn new(engine: Arc<Engine<K, V>>) -> Self {

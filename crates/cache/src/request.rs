@@ -82,13 +82,26 @@ impl<K: CacheKey, V: CacheValue> Future for Loading<'_, K, V> {
             if let Some(hit) = engine.look(key) {
                 return Poll::Ready(Ok(hit));
             }
-            self.0 = Step::Load(Box::pin(engine.load(key, request, source)));
+            self.0 = Step::Load(load(engine, key, request, source));
         }
         match &mut self.0 {
             Step::Load(loading) => loading.as_mut().poll(cx),
             Step::Look(_) => unreachable!("the first poll went on to load"),
         }
     }
+}
+
+/// Apart from the first poll, so that a hit does not make room for what a load
+/// needs.
+#[cold]
+#[inline(never)]
+fn load<'c, K: CacheKey, V: CacheValue>(
+    engine: &'c Arc<Engine<K, V>>,
+    key: &'c K,
+    request: Request,
+    source: Source<V>,
+) -> BoxFuture<'c, Result<Hit<K, V>>> {
+    Box::pin(engine.load(key, request, source))
 }
 
 /// A write of one value. Made by [`crate::Cache::put`].
