@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use larder_core::{BoxError, BoxFuture, Error, Loaded, Result, Tag, Version};
+use larder_core::{BoxError, Error, Loaded, Result, Tag, Version};
 
 use crate::builder::CacheBuilder;
 use crate::engine::{CacheKey, CacheValue, Engine};
@@ -16,7 +16,7 @@ use crate::lower::StoreStatistics;
 use crate::origin::{BreakerState, OriginGuard};
 use crate::pipeline::Source;
 use crate::policy::{Policy, validate};
-use crate::request::{GetOrLoad, Put};
+use crate::request::{Get, GetOrLoad, Put};
 use crate::telemetry::{Events, Statistics};
 
 /// A cache of `V` by `K`: memory in front of an origin.
@@ -52,12 +52,8 @@ impl<K: CacheKey, V: CacheValue> Cache<K, V> {
     /// # Cancel safety
     /// A dropped call changes nothing; what a store has is kept.
     #[inline]
-    pub async fn get(&self, key: &K) -> Result<Option<Hit<K, V>>> {
-        match self.0.look(key) {
-            Some(hit) => Ok(Some(hit)),
-            None if self.0.lower.is_none() => Ok(self.0.missed()),
-            None => self.find(key).await,
-        }
+    pub fn get<'c>(&'c self, key: &'c K) -> Get<'c, K, V> {
+        Get::new(&self.0, key)
     }
 
     /// What the cache has for a key, or what the origin says (P2). Whoever asks
@@ -294,13 +290,6 @@ impl<K: CacheKey, V: CacheValue> Cache<K, V> {
             futures_util::future::select(ended, sleep).await,
             futures_util::future::Either::Left(_)
         )
-    }
-
-    /// In a box, so that the future of a hit is small: it is moved about.
-    #[cold]
-    #[inline(never)]
-    fn find<'c>(&'c self, key: &'c K) -> BoxFuture<'c, Result<Option<Hit<K, V>>>> {
-        Box::pin(self.0.find(key))
     }
 
     pub(crate) fn new(engine: Arc<Engine<K, V>>) -> Self {

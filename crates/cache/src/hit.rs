@@ -58,9 +58,18 @@ pub enum Tier {
 /// [`Hit::into_value`].
 pub struct Hit<K, V> {
     held: Held<K, V>,
-    freshness: Freshness,
-    tier: Tier,
     read_at: Moment,
+    label: Label,
+    tier: Tier,
+}
+
+/// [`Freshness`] without the age, which the entry tells: an answer is moved several
+/// times on its way to the caller, so it is small.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Label {
+    Fresh,
+    Stale(StaleReason),
+    Fallback,
 }
 
 /// An entry in memory, or one that was answered without being kept.
@@ -70,8 +79,9 @@ pub(crate) enum Held<K, V> {
 }
 
 impl<K, V> Hit<K, V> {
-    pub(crate) fn new(held: Held<K, V>, freshness: Freshness, tier: Tier, read_at: Moment) -> Self {
-        Self { held, freshness, tier, read_at }
+    #[inline]
+    pub(crate) fn new(held: Held<K, V>, label: Label, tier: Tier, read_at: Moment) -> Self {
+        Self { held, read_at, label, tier }
     }
 
     /// The value. `None`: the origin has no such key.
@@ -92,13 +102,17 @@ impl<K, V> Hit<K, V> {
     /// How fresh it is.
     #[must_use]
     pub fn freshness(&self) -> Freshness {
-        self.freshness
+        match self.label {
+            Label::Fresh => Freshness::Fresh,
+            Label::Stale(reason) => Freshness::Stale { age: self.age(), reason },
+            Label::Fallback => Freshness::Fallback,
+        }
     }
 
     /// Whether it is within its TTL.
     #[must_use]
     pub fn is_fresh(&self) -> bool {
-        self.freshness == Freshness::Fresh
+        matches!(self.label, Label::Fresh)
     }
 
     /// Where it came from.
@@ -189,7 +203,7 @@ impl<K, V> fmt::Debug for Hit<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Hit")
             .field("present", &self.value().is_some())
-            .field("freshness", &self.freshness)
+            .field("freshness", &self.freshness())
             .field("tier", &self.tier)
             .field("version", &self.version())
             .field("age", &self.age())

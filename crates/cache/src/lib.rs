@@ -71,7 +71,7 @@ pub use larder_memory::{Limit, MemoryStatistics, RemovalCause, RemovalCounts};
 pub use lower::{StoreStatistics, Stores};
 pub use origin::{Breaker, BreakerState, LoadBudget, OriginGuard};
 pub use policy::{Policy, TtlByAge};
-pub use request::{GetOrLoad, Put};
+pub use request::{Get, GetOrLoad, Put};
 pub use telemetry::{Event, EventKind, Events, Latency, Statistics};
 
 /// Bytes in a kibibyte.

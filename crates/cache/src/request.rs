@@ -75,33 +75,78 @@ impl<K, V> Unpin for Loading<'_, K, V> {}
 impl<K: CacheKey, V: CacheValue> Future for Loading<'_, K, V> {
     type Output = Result<Hit<K, V>>;
 
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        // Looks before anything is moved: a hit touches no more than it needs.
+        if let Step::Look(Some(call)) = &self.0
+            && let Some(hit) = call.engine.look(call.key)
+        {
+            return Poll::Ready(Ok(hit));
+        }
+        self.load(cx)
+    }
+}
+
+impl<K: CacheKey, V: CacheValue> Loading<'_, K, V> {
+    #[cold]
+    #[inline(never)]
+    fn load(&mut self, cx: &mut Context<'_>) -> Poll<Result<Hit<K, V>>> {
         if let Step::Look(call) = &mut self.0 {
             let GetOrLoad { engine, key, source, request } =
                 call.take().expect("the call is taken once, by the first poll");
-            if let Some(hit) = engine.look(key) {
-                return Poll::Ready(Ok(hit));
-            }
-            self.0 = Step::Load(load(engine, key, request, source));
+            self.0 = Step::Load(Box::pin(engine.load(key, request, source)));
         }
         match &mut self.0 {
             Step::Load(loading) => loading.as_mut().poll(cx),
-            Step::Look(_) => unreachable!("the first poll went on to load"),
+            Step::Look(_) => unreachable!("it went on to load"),
         }
     }
 }
 
-/// Apart from the first poll, so that a hit does not make room for what a load
-/// needs.
-#[cold]
-#[inline(never)]
-fn load<'c, K: CacheKey, V: CacheValue>(
+type Found<K, V> = Result<Option<Hit<K, V>>>;
+
+/// A look at the tiers. Made by [`crate::Cache::get`]. A hit in memory is
+/// answered by the first poll without an allocation.
+#[must_use = "a future does nothing unless awaited"]
+pub struct Get<'c, K, V> {
     engine: &'c Arc<Engine<K, V>>,
     key: &'c K,
-    request: Request,
-    source: Source<V>,
-) -> BoxFuture<'c, Result<Hit<K, V>>> {
-    Box::pin(engine.load(key, request, source))
+    /// Once memory has been found not to have it.
+    below: Option<BoxFuture<'c, Found<K, V>>>,
+}
+
+impl<'c, K: CacheKey, V: CacheValue> Get<'c, K, V> {
+    #[inline]
+    pub(crate) fn new(engine: &'c Arc<Engine<K, V>>, key: &'c K) -> Self {
+        Self { engine, key, below: None }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn find(&mut self, cx: &mut Context<'_>) -> Poll<Found<K, V>> {
+        if self.below.is_none() && self.engine.lower.is_none() {
+            return Poll::Ready(Ok(self.engine.missed()));
+        }
+        let (engine, key) = (self.engine, self.key);
+        self.below.get_or_insert_with(|| Box::pin(engine.find(key))).as_mut().poll(cx)
+    }
+}
+
+// The boxed future is pinned by its box; the rest is never pinned.
+impl<K, V> Unpin for Get<'_, K, V> {}
+
+impl<K: CacheKey, V: CacheValue> Future for Get<'_, K, V> {
+    type Output = Found<K, V>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.below.is_none()
+            && let Some(hit) = self.engine.look(self.key)
+        {
+            return Poll::Ready(Ok(Some(hit)));
+        }
+        self.find(cx)
+    }
 }
 
 /// A write of one value. Made by [`crate::Cache::put`].

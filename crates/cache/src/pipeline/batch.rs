@@ -6,7 +6,7 @@ use super::departure::Departures;
 use super::read::{Patience, Request};
 use crate::engine::{CacheKey, CacheValue, Engine};
 use crate::flight::{Boarded, Flight, Terms};
-use crate::hit::{Freshness, Held, Hit, StaleReason, Tier};
+use crate::hit::{Held, Hit, Label, StaleReason, Tier};
 
 /// A key of a batch that memory could not answer.
 struct Awaited<K, V> {
@@ -46,7 +46,9 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         let mut refreshes = Departures::new(self, limit);
         let look = |key| {
             let refresh = |resident: &_, cause| self.refresh_among(&mut refreshes, resident, cause);
-            self.look_and(key, refresh).map(Ok)
+            let now = self.clock.now();
+            let (resident, label) = self.look_and(key, now, refresh)?;
+            Some(Ok(Hit::new(Held::Resident(resident), label, Tier::Memory, now)))
         };
         keys.iter().map(look).collect()
     }
@@ -71,8 +73,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
                 Boarded::Landed(resident) => {
                     self.telemetry.hit(|| key.clone());
                     let now = self.clock.now();
-                    let hit =
-                        Hit::new(Held::Resident(resident), Freshness::Fresh, Tier::Memory, now);
+                    let hit = Hit::new(Held::Resident(resident), Label::Fresh, Tier::Memory, now);
                     answers[index] = Some(Ok(hit));
                     continue;
                 }

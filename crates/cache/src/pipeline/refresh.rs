@@ -8,7 +8,7 @@ use larder_memory::Resident;
 use super::departure::Departures;
 use crate::engine::{CacheKey, CacheValue, Engine};
 use crate::flight::{Boarded, Terms};
-use crate::hit::{Freshness, StaleReason};
+use crate::hit::{Label, StaleReason};
 use crate::policy::Policy;
 use crate::telemetry::EventKind;
 
@@ -24,14 +24,14 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         resident: &Resident<K, V>,
         now: Moment,
         refresh: impl FnOnce(&Resident<K, V>, LoadCause) -> bool,
-    ) -> Option<Freshness> {
+    ) -> Option<Label> {
         let policy = self.policy.load();
         let fresh_until = resident.fresh_until();
         if now < fresh_until {
             if self.is_due_early(&policy, resident, now, fresh_until) {
                 refresh(resident, LoadCause::RefreshAhead);
             }
-            return Some(Freshness::Fresh);
+            return Some(Label::Fresh);
         }
         if now >= fresh_until + policy.stale_while_revalidate {
             return None;
