@@ -98,7 +98,9 @@ impl Node {
             }
         };
         let came = tokio::time::timeout(PATIENCE, reading).await;
-        assert!(came.is_ok(), "it never came to this: {:?}", self.fleet.statistics());
+        let (heard, hit) = (self.fleet.statistics(), self.world.users.get_or_load(&ann()).await);
+        let value = hit.as_ref().map(|hit| hit.value().copied());
+        assert!(came.is_ok(), "it never came to this: {heard:?}, {hit:?}: {value:?}");
     }
 
     /// Reads until memory answers.

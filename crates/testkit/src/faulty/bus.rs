@@ -12,6 +12,9 @@ use tokio::time::Instant;
 /// How often a quiet bus says that nothing is missing.
 const HEARTBEAT: Duration = Duration::from_millis(50);
 
+/// How far above the last version of an epoch the next one begins.
+const EPOCH_STEP: u64 = 1000;
+
 /// A bus within one process that keeps the contract of [`Bus`] and breaks what
 /// a test says: messages are lost, the last one included, nothing arrives, or
 /// history is gone.
@@ -162,15 +165,15 @@ impl FaultyBus {
         self.stream.changed.send_replace(());
     }
 
-    /// Begins the stream anew: history, and with it the highest version, is
-    /// forgotten, as by a server that restarts empty. What publishers and
-    /// subscribers know of remains.
+    /// Begins the stream anew: history is forgotten, as by a server that restarts
+    /// empty. Versions go on above all of before, as a bus that counts from its
+    /// server's clock has it: that a publisher knows some of them is not enough.
     pub fn change_epoch(&self) {
         let mut stream = self.stream();
         stream.epoch += 1;
         stream.first = 1;
         stream.messages.clear();
-        stream.version = Version::ZERO;
+        stream.version = Version::new(stream.version.get() + EPOCH_STEP);
         drop(stream);
         self.stream.changed.send_replace(());
     }
