@@ -325,3 +325,28 @@ fn user_ids(name: &str) -> Option<(u32, u32)> {
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_whose_port_somebody_took_is_given_another() {
+        let mut seen = Vec::new();
+        let started = start_on_port(None, |port| {
+            seen.push(port.number());
+            match seen.len() {
+                1 => Err("(exit status: 1): bind: Address already in use".to_owned()),
+                _ => Ok(port),
+            }
+        });
+        assert_eq!(seen.len(), 2);
+        assert_eq!(started.number(), seen[1]);
+    }
+
+    #[test]
+    #[should_panic(expected = "the server ended at once (exit status: 1): no such option")]
+    fn a_server_that_ends_for_another_reason_says_why() {
+        start_on_port(None, |_| Err::<(), _>("(exit status: 1): no such option".to_owned()));
+    }
+}
