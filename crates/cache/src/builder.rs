@@ -265,7 +265,7 @@ impl<K: CacheKey, V: CacheValue> CacheBuilder<K, V> {
 
 /// Stores do not know when an entry was last asked for, so what memory drops as
 /// idle would come back from them as if nothing had happened.
-fn refuse_idle_ttl_above_stores(cache: &str, policy: &Policy) -> Result<()> {
+pub(crate) fn refuse_idle_ttl_above_stores(cache: &str, policy: &Policy) -> Result<()> {
     let Some(idle) = policy.idle_ttl else { return Ok(()) };
     let message = "the idle TTL holds in memory alone: the stores would go on serving what \
                    nobody asked for";

@@ -37,6 +37,12 @@ async fn an_idle_ttl_that_stores_would_defeat_is_refused() {
     let remedy = error.remedy_text().expect("there is one");
     assert!(remedy.contains("leave idle_ttl out") && remedy.contains("max_age"), "{remedy}");
     build(Stores::new(JsonCodec)).expect("there are none after all");
+    // Nor later.
+    let store = FaultyStore::new(larder::Clock::monotonic()).local();
+    let stores = Stores::new(JsonCodec).store("below", store);
+    let users = Cache::<String, i64>::builder("user").stores(stores).policy(plain()).build();
+    let refused = users.expect("a coherent cache").set_policy(plain().idle_ttl(SECOND));
+    assert_eq!(refused.expect_err("the store knows nothing of it").kind(), ErrorKind::Config);
 }
 
 #[test]
