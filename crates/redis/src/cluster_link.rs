@@ -42,19 +42,21 @@ struct Live {
 }
 
 impl ClusterLink {
-    /// # Errors
-    /// If the cluster cannot be used, why.
-    pub(crate) async fn open(options: &RedisOptions, discovery: &Discovery) -> Result<Self> {
+    pub(crate) fn new(options: &RedisOptions, discovery: &Discovery) -> Self {
         let name = discovery.seeds().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        let link = Self {
+        Self {
             options: options.clone(),
             discovery: discovery.clone(),
             name,
             live: Mutex::new(None),
             opening: tokio::sync::Mutex::new(None),
-        };
-        link.live_or_new().await?;
-        Ok(link)
+        }
+    }
+
+    /// # Errors
+    /// If the cluster cannot be used, why.
+    pub(crate) async fn open(&self) -> Result<()> {
+        self.live_or_new().await.map(drop)
     }
 
     /// Sends a command to the node that has the key.
