@@ -5,6 +5,7 @@
 mod caches;
 mod encode;
 mod server;
+mod stores;
 mod table;
 
 use std::fmt;
@@ -22,6 +23,7 @@ pub use table::reference;
 pub(super) fn text(server: &Server, format: Format) -> Result<String, fmt::Error> {
     let mut families = server::families(server);
     families.extend(caches::families(server));
+    families.extend(stores::families(server));
     encode::encode(families, format)
 }
 

@@ -127,6 +127,20 @@ metrics! {
         "Entries that left memory, by cause";
     CACHE_ENTRIES_REJECTED: Counter "larder_cache_entries_rejected" ["cache"],
         "Entries that were not kept because they are too large for the budget";
+    STORE_HITS: Counter "larder_store_hits" ["cache", "store"],
+        "Keys that a store below memory had";
+    STORE_MISSES: Counter "larder_store_misses" ["cache", "store"],
+        "Keys that a store below memory did not have";
+    STORE_FILLS: Counter "larder_store_fills" ["cache", "store"],
+        "Entries put into a store below memory";
+    STORE_FAILURES: Counter "larder_store_failures" ["cache", "store"],
+        "Calls of a store below memory that failed or took too long";
+    STORE_UNDECODABLE: Counter "larder_store_undecodable" ["cache", "store"],
+        "Entries of a store below memory that could not be read";
+    STORE_BREAKER_STATE: Gauge "larder_store_breaker_state" ["cache", "store", "state"],
+        "1 for the state the breaker of a store is in: while it is open the store is not asked";
+    STORE_BEHIND: Gauge "larder_store_behind" ["cache", "store"],
+        "1 while invalidations wait to be told to a store: what they touch is hidden meanwhile";
     ORIGIN_BREAKER_STATE: Gauge "larder_origin_breaker_state" ["origin", "state"],
         "1 for the state the breaker is in";
     ORIGIN_LOADS_RUNNING: Gauge "larder_origin_loads_running" ["origin"],
@@ -166,10 +180,11 @@ Every number is read where it is counted, when it is asked for; those of the pro
 where the system does not tell them.
 ";
 
-const SECTIONS: [(&str, &str); 4] = [
+const SECTIONS: [(&str, &str); 5] = [
     ("The process and the Redis door", ""),
     ("Plain keys", "larder_plain_"),
     ("Caches", "larder_cache_"),
+    ("Stores below memory: disk, Redis, memcached", "larder_store_"),
     ("Origins", "larder_origin_"),
 ];
 
