@@ -172,14 +172,11 @@ impl Report {
 
     async fn clock(&mut self, shared: &Shared, open: &mut Open) {
         match clock_rate(shared, open).await {
-            Ok((offset, rate)) if (rate - 1.0).abs() <= RATE_OFF_MAX => {
-                let within = shared.time.uncertainty().unwrap_or_default();
-                let message = format!(
-                    "offset {offset} µs to this node, known to within {within:?}, rate {rate:.4}"
-                );
+            Ok(rate) if (rate - 1.0).abs() <= RATE_OFF_MAX => {
+                let message = format!("it runs at {rate:.4} of this node's rate");
                 self.add("clock", Level::Fine, message, None);
             }
-            Ok((_, rate)) => self.add(
+            Ok(rate) => self.add(
                 "clock",
                 Level::Warning,
                 format!("it runs at {rate:.4} of this node's rate, or was set meanwhile"),
@@ -252,13 +249,12 @@ fn without_remedy(error: &Error) -> String {
     }
 }
 
-/// The server's time less this node's in microseconds, and how fast it runs.
-async fn clock_rate(shared: &Shared, open: &mut Open) -> Result<(i128, f64)> {
+/// How fast the server's clock runs beside this node's.
+async fn clock_rate(shared: &Shared, open: &mut Open) -> Result<f64> {
     let (first, first_at) = server_time(shared, open).await?;
     tokio::time::sleep(RATE_TIME).await;
     let (second, second_at) = server_time(shared, open).await?;
-    let rate = (second as f64 - first as f64) / (second_at as f64 - first_at as f64);
-    Ok((i128::from(second) - i128::from(second_at), rate))
+    Ok((second as f64 - first as f64) / (second_at as f64 - first_at as f64))
 }
 
 /// The server's time, and this node's in the middle of the question, in

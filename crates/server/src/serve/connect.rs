@@ -65,7 +65,9 @@ pub async fn connect(settings: &Settings) -> Result<Connected, Vec<Diagnostic>> 
     Err(failures)
 }
 
-const REMEDY: &str = "check that it runs, and that the URL names its host, user and database";
+/// What to do about a database that cannot be used and does not say why.
+pub(crate) const REMEDY: &str =
+    "check that it runs, and that the URL names its host, user and database";
 
 impl Connected {
     /// The database of an origin.
@@ -116,7 +118,11 @@ pub(super) fn with_source(error: &Error) -> String {
     }
 }
 
-async fn open(
+/// Connects one database and reads what it holds.
+///
+/// # Errors
+/// Why it cannot be used.
+pub(crate) async fn open(
     name: &str,
     options: &OriginOptions,
     value_bytes_max: u64,

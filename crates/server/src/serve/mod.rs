@@ -13,6 +13,7 @@ mod reload;
 mod rows;
 mod ruled;
 mod secrets;
+pub(crate) mod shared_tiers;
 mod signals;
 mod surroundings;
 
@@ -26,9 +27,11 @@ use futures_util::future::join_all;
 use larder_disk::DiskTier;
 
 pub use connect::{Connected, OpenOrigin};
+pub(crate) use front::options as front_options;
 pub use memory::Division;
 pub use plan::{Found, Plan, PlannedCache, PlannedSource, SkippedTable, plan};
 pub use reload::{Reloads, entry_of};
+pub use shared_tiers::SharedTiers;
 pub use surroundings::check_surroundings;
 
 use crate::admin;
@@ -56,6 +59,8 @@ pub struct Server {
     pub division: Division,
     /// The tier on this machine's disk, if there is one.
     pub disk: Option<DiskTier>,
+    /// The tiers that it shares with other servers, if there are any.
+    pub shared_tiers: Option<SharedTiers>,
     /// The Redis that it stands in front of, if there is one; without secrets.
     pub upstream: Option<String>,
     /// The Redis door.
@@ -144,6 +149,8 @@ async fn start(settings: Settings) -> Result<(Door, Arc<Server>, admin::Listener
     }
     let division = divide(&settings, &plan);
     let disk = disk::open(&settings).await.map_err(|mistake| Diagnostics(vec![*mistake]))?;
+    let shared_tiers =
+        shared_tiers::open(&settings).await.map_err(|mistake| Diagnostics(vec![*mistake]))?;
     let registry = build::build(&settings, &connected, &plan, &division, disk.as_ref())
         .await
         .map_err(Diagnostics)?;
@@ -168,6 +175,7 @@ async fn start(settings: Settings) -> Result<(Door, Arc<Server>, admin::Listener
         skipped: plan.skipped,
         division,
         disk,
+        shared_tiers,
         upstream: door_options.front.as_ref().map(|front| front.upstream.label()),
         redis_address: door.address(),
         door: door.monitor(),
