@@ -1,13 +1,16 @@
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use arc_swap::ArcSwap;
-use larder_core::{Clock, DynOrigin, Error, ErrorKind, HeapSize, Origin, Result, Tags, Ttl};
+use larder_core::{
+    Clock, DynOrigin, Error, ErrorKind, HeapSize, Origin, Result, SharedKey, Tags, Ttl,
+};
 use larder_memory::{Budget, Limit, MemoryTier, Options};
 
 use crate::cache::Cache;
 use crate::engine::{CacheKey, CacheValue, Engine, Rules};
+use crate::fleet::{Fleet, Member, Seat};
 use crate::flight::Flights;
 use crate::lower::{Lower, Stores};
 use crate::maintenance;
@@ -83,6 +86,7 @@ pub struct CacheBuilder<K, V> {
     name: String,
     memory: Option<Memory<K, V>>,
     stores: Option<Stores<K, V>>,
+    seat: Option<Seat<K>>,
     origin: Option<Arc<dyn DynOrigin<K, V>>>,
     guard: Option<OriginGuard>,
     policy: Policy,
@@ -97,6 +101,7 @@ impl<K: CacheKey, V: CacheValue> CacheBuilder<K, V> {
             name: name.to_owned(),
             memory: None,
             stores: None,
+            seat: None,
             origin: None,
             guard: None,
             policy: Policy::default(),
@@ -115,6 +120,16 @@ impl<K: CacheKey, V: CacheValue> CacheBuilder<K, V> {
     /// The tiers below memory. Default: none.
     pub fn stores(mut self, stores: Stores<K, V>) -> Self {
         self.stores = Some(stores);
+        self
+    }
+
+    /// The other nodes that keep the same data: what one invalidates is invalidated
+    /// in all. Default: none.
+    pub fn fleet(mut self, fleet: &Fleet) -> Self
+    where
+        K: SharedKey,
+    {
+        self.seat = Some(Seat::new(fleet));
         self
     }
 
@@ -193,11 +208,13 @@ impl<K: CacheKey, V: CacheValue> CacheBuilder<K, V> {
     /// [`ErrorKind::Config`] if options contradict each other, or the runtime has
     /// no timer; the error names the remedy.
     pub fn build(self) -> Result<Cache<K, V>> {
-        let Self { name, memory, stores, origin, guard, policy, rules, clock, runtime } = self;
+        let Self { name, memory, stores, seat, origin, guard, policy, rules, clock, runtime } =
+            self;
         let memory = memory.unwrap_or_else(|| Memory::entries(10_000));
         memory.check().map_err(|error| error.with("cache", &name))?;
         validate(&name, &policy, origin.is_some())?;
-        let lower = stores.map(|stores| Lower::new(&name, policy.class, stores)).transpose()?;
+        let lower = stores.map(|stores| Lower::new(&name, policy.class, stores, seat.is_some()));
+        let lower = lower.transpose()?;
         let telemetry = Arc::new(Telemetry::new());
         let observer = Arc::clone(&telemetry);
         let mut options = Options::new(memory.budget).on_removal(Arc::new(
@@ -230,8 +247,15 @@ impl<K: CacheKey, V: CacheValue> CacheBuilder<K, V> {
             runtime,
             telemetry,
             closing: AtomicBool::new(false),
+            trusted_until: AtomicU64::new(if seat.is_some() { 0 } else { u64::MAX }),
+            doubted_below: AtomicU64::new(0),
+            seat,
         });
         maintenance::start(&engine);
+        if let Some(seat) = &engine.seat {
+            let member: Arc<dyn Member> = Arc::clone(&engine) as _;
+            seat.fleet.attend(&engine.name, Arc::downgrade(&member));
+        }
         Ok(Cache::new(engine))
     }
 }

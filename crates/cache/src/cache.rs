@@ -122,17 +122,19 @@ impl<K: CacheKey, V: CacheValue> Cache<K, V> {
     }
 
     /// The key is no longer fresh. It may still be served stale where the policy
-    /// allows that. Returns whether memory had it. One round trip for each store.
+    /// allows that. Returns whether memory had it. One round trip for each
+    /// store, and one for the bus of a fleet.
     ///
     /// # Errors
-    /// None at present: a store that cannot be reached is told before it is read
-    /// again.
+    /// In a fleet, that of a bus that cannot be reached: it is done here, and the
+    /// other nodes are told as soon as they can be. A store that cannot be reached
+    /// is told before it is read again.
     ///
     /// # Cancel safety
     /// A dropped call may have reached some stores and not others; memory is the
     /// first.
     pub async fn expire(&self, key: &K) -> Result<bool> {
-        Ok(self.0.expire(key).await)
+        self.0.expire(key).await
     }
 
     /// The key is gone, and a load that began before does not bring it back.
@@ -145,11 +147,12 @@ impl<K: CacheKey, V: CacheValue> Cache<K, V> {
     /// # Cancel safety
     /// As [`Cache::expire`].
     pub async fn remove(&self, key: &K) -> Result<bool> {
-        Ok(self.0.remove(key).await)
+        self.0.remove(key).await
     }
 
     /// Every entry with this tag is no longer fresh. O(1), however many there
-    /// are. Returns the version of the change. One round trip for each store.
+    /// are. Returns the version of the change. One round trip for each
+    /// store, and one for the bus of a fleet.
     ///
     /// # Errors
     /// As [`Cache::expire`].
@@ -157,12 +160,13 @@ impl<K: CacheKey, V: CacheValue> Cache<K, V> {
     /// # Cancel safety
     /// As [`Cache::expire`].
     pub async fn expire_tag(&self, tag: impl Into<Tag>) -> Result<Version> {
-        Ok(self.0.expire_tag(&tag.into()).await)
+        self.0.expire_tag(&tag.into()).await
     }
 
     /// Every entry with this tag is gone, and a load that began before does not
     /// bring it back. O(1), however many there are. Returns the version of the
-    /// change. One round trip for each store.
+    /// change. One round trip for each
+    /// store, and one for the bus of a fleet.
     ///
     /// # Errors
     /// As [`Cache::expire`].
@@ -170,12 +174,13 @@ impl<K: CacheKey, V: CacheValue> Cache<K, V> {
     /// # Cancel safety
     /// As [`Cache::expire`].
     pub async fn remove_tag(&self, tag: impl Into<Tag>) -> Result<Version> {
-        Ok(self.0.remove_tag(&tag.into()).await)
+        self.0.remove_tag(&tag.into()).await
     }
 
     /// Every entry is gone, and no load that began before brings one back. O(1);
     /// the memory is given back in the background. Returns the version of the
-    /// change. One round trip for each store.
+    /// change. One round trip for each
+    /// store, and one for the bus of a fleet.
     ///
     /// # Errors
     /// As [`Cache::expire`].
@@ -183,7 +188,7 @@ impl<K: CacheKey, V: CacheValue> Cache<K, V> {
     /// # Cancel safety
     /// As [`Cache::expire`].
     pub async fn clear(&self) -> Result<Version> {
-        Ok(self.0.clear().await)
+        self.0.clear().await
     }
 
     /// What memory knows about a key, without counting as a read of it.

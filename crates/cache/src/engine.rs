@@ -1,11 +1,12 @@
 use std::hash::Hash;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
-use larder_core::{Clock, DynOrigin, Error, ErrorKind, Result, Tags, Ttl};
+use larder_core::{Clock, DynOrigin, Error, ErrorKind, Moment, Result, Tags, Ttl, Version};
 use larder_memory::MemoryTier;
 
+use crate::fleet::Seat;
 use crate::flight::Flights;
 use crate::lower::Lower;
 use crate::origin::OriginGuard;
@@ -48,6 +49,14 @@ pub(crate) struct Engine<K, V> {
     pub(crate) runtime: Runtime,
     pub(crate) telemetry: Arc<Telemetry<K>>,
     pub(crate) closing: AtomicBool,
+    /// The other nodes, if there are any.
+    pub(crate) seat: Option<Seat<K>>,
+    /// Until when memory is trusted, in nanoseconds of the clock: for ever where
+    /// nobody else changes what it holds.
+    pub(crate) trusted_until: AtomicU64,
+    /// What memory holds of older versions may have been invalidated without this
+    /// node's hearing of it.
+    pub(crate) doubted_below: AtomicU64,
 }
 
 /// What the application adds to a policy, as functions of key and value.
@@ -57,7 +66,31 @@ pub(crate) struct Rules<K, V> {
     pub(crate) fallback: Option<Fallback<K, V>>,
 }
 
+impl<K: CacheKey, V: CacheValue> Engine<K, V> {
+    /// The fence token of a load that begins now: a change that is numbered after
+    /// it wins. In a fleet the bus numbers changes, and the highest number heard
+    /// of claims no more than is true.
+    pub(crate) fn begin_version(&self) -> Version {
+        match &self.seat {
+            Some(seat) => seat.fleet.heard(),
+            None => self.memory.versions().next(),
+        }
+    }
+}
+
 impl<K, V> Engine<K, V> {
+    /// Whether what memory has may be served: not once nothing was heard of the
+    /// other nodes for too long. One comparison.
+    #[inline]
+    pub(crate) fn trusts_memory(&self, now: Moment) -> bool {
+        now.as_nanos() < self.trusted_until.load(Ordering::Relaxed)
+    }
+
+    /// Whether this may have been invalidated without this node's hearing of it.
+    pub(crate) fn is_doubted(&self, version: Version) -> bool {
+        version.get() < self.doubted_below.load(Ordering::Acquire)
+    }
+
     pub(crate) fn refuse_when_closing(&self) -> Result<()> {
         if self.closing.load(Ordering::SeqCst) {
             return Err(Error::new(ErrorKind::ShuttingDown, "the cache is shutting down")

@@ -221,6 +221,22 @@ impl<K: Hash + Eq + Clone, V> Flights<K, V> {
         acted
     }
 
+    /// The same, but a load that began with this version or a newer one goes on:
+    /// it has seen what the change of this version did.
+    pub(crate) fn fence_before<Q, R>(&self, key: &Q, version: Version, act: impl FnOnce() -> R) -> R
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let mut shard = self.shard(key).lock();
+        let is_older = shard.get(key).is_some_and(|flight| flight.begun() < version);
+        let fenced = if is_older { shard.remove_entry(key) } else { None };
+        let acted = act();
+        drop(shard);
+        drop(fenced);
+        acted
+    }
+
     pub(crate) fn is_under_way<Q>(&self, key: &Q) -> bool
     where
         K: Borrow<Q>,

@@ -43,6 +43,7 @@
 mod builder;
 mod cache;
 mod engine;
+mod fleet;
 mod flight;
 mod hit;
 mod inspection;
@@ -59,6 +60,7 @@ mod telemetry;
 pub use builder::{CacheBuilder, Memory};
 pub use cache::Cache;
 pub use engine::{CacheKey, CacheValue};
+pub use fleet::{Fleet, FleetOptions, FleetStatistics};
 pub use hit::{Freshness, Hit, StaleReason, Tier};
 pub use inspection::Inspection;
 pub use larder_core::{

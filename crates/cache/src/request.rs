@@ -178,13 +178,13 @@ impl<'c, K: CacheKey, V: CacheValue> Put<'c, K, V> {
 
 impl<'c, K: CacheKey, V: CacheValue> IntoFuture for Put<'c, K, V> {
     type Output = Result<Version>;
-    /// Where there are no stores, nothing is waited for or allocated.
+    /// Where there are neither stores nor other nodes, nothing is waited for or allocated.
     type IntoFuture = Either<Ready<Result<Version>>, BoxFuture<'c, Result<Version>>>;
 
     fn into_future(self) -> Self::IntoFuture {
         let Self { engine, key, value, terms } = self;
-        if engine.lower.is_none() {
-            let put = engine.put_in_memory(key, value, &terms);
+        if engine.lower.is_none() && engine.seat.is_none() {
+            let put = engine.put_in_memory(key, value, &terms, None);
             return Either::Left(ready(put.map(|(version, _)| version)));
         }
         Either::Right(Box::pin(async move { engine.put(key, value, &terms).await }))

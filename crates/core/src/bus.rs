@@ -79,7 +79,9 @@ pub enum BusEvent {
     Lost {
         /// From where messages follow.
         head: BusPosition,
-        /// No change so far has a higher version.
+        /// No change so far has a higher version, and it is higher than any that
+        /// this node had heard of or been given: what began before is told by its
+        /// version.
         version: Version,
     },
     /// The connection was made anew, perhaps to another server that lacks what

@@ -23,6 +23,12 @@ impl Version {
     pub const fn get(self) -> u64 {
         self.0
     }
+
+    /// The next one: what has this version is older.
+    #[must_use]
+    pub const fn above(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
 }
 
 impl fmt::Debug for Version {

@@ -111,8 +111,8 @@ pub(crate) fn invalidate(
     if head.is_dead(given.now, given.limits) {
         return if is_known { Invalidation::Nothing } else { Invalidation::Bury(raised(floor)) };
     }
-    if head.version > at {
-        // It is newer and stays; what is older than `at` may still be on its way.
+    if head.version >= at {
+        // It is not older and stays; what is older than `at` may still be on its way.
         return if is_known {
             Invalidation::Nothing
         } else {

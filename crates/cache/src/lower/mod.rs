@@ -119,17 +119,35 @@ pub(crate) struct Lower<K, V> {
 
 impl<K, V: 'static> Lower<K, V> {
     /// Refuses what could not keep its promises.
-    pub(crate) fn new(cache: &str, class: Class, stores: Stores<K, V>) -> Result<Option<Self>> {
+    pub(crate) fn new(
+        cache: &str,
+        class: Class,
+        stores: Stores<K, V>,
+        has_fleet: bool,
+    ) -> Result<Option<Self>> {
         let Stores { codec, encode, stores, memory_ttl, timeout, breaker } = stores;
         if stores.is_empty() {
             return Ok(None);
         }
         let wrong = |message| Error::new(ErrorKind::Config, message).with("cache", cache);
         refuse_class_below(cache, class)?;
-        if let Some((name, _)) = stores.iter().find(|(_, store)| store.capabilities().shared) {
+        let of_sharing = |shared| {
+            let is_one = move |(_, store): &&(String, Arc<dyn DynStore>)| {
+                store.capabilities().shared == shared
+            };
+            stores.iter().find(is_one).map(|(name, _)| name)
+        };
+        if let Some(name) = of_sharing(true).filter(|_| !has_fleet) {
             return Err(wrong("a store that others use, too, needs a bus to agree with them")
                 .with("store", name)
-                .remedy("use a store of this process alone, such as a directory on disk"));
+                .remedy("join a fleet, or use a store of this process alone"));
+        }
+        if let Some(name) = of_sharing(false).filter(|_| has_fleet) {
+            let message = "a store of this process alone misses what other nodes invalidate \
+                           while it is down";
+            return Err(wrong(message)
+                .with("store", name)
+                .remedy("use a store that the nodes share, or join no fleet"));
         }
         if timeout.is_zero() {
             return Err(wrong("a timeout of zero lets no store answer")
@@ -140,6 +158,12 @@ impl<K, V: 'static> Lower<K, V> {
             .map(|(name, store)| StoreTier::new(name, store, timeout, breaker))
             .collect();
         Ok(Some(Self { codec, encode, tiers, memory_ttl }))
+    }
+
+    /// The stores that have to be told of a change: not those that hear of what was
+    /// announced by themselves.
+    pub(crate) fn tiers_to_tell(&self, is_announced: bool) -> impl Iterator<Item = &StoreTier> {
+        self.tiers.iter().filter(move |tier| !(is_announced && tier.follows_bus()))
     }
 
     /// An entry as stores keep it, `fresh_until` and `stale_until` being those

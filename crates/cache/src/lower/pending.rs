@@ -55,8 +55,7 @@ impl Pending {
         if self.keys.len() > PENDING_MAX {
             let newest = self.keys.values().copied().max().unwrap_or(at);
             self.keys.clear();
-            // What is as old as the newest is touched, too.
-            self.bury(Version::new(newest.get().saturating_add(1)));
+            self.bury(newest);
         }
         self.known_from.map(|_| at)
     }
@@ -98,10 +97,10 @@ impl Pending {
     /// Whether the store may still hold this key at a version that was
     /// invalidated.
     pub(crate) fn hides(&self, key: &Key, version: Version) -> bool {
-        version < self.floor || self.hidden(key).is_some_and(|at| version <= at)
+        version < self.floor || self.hidden(key).is_some_and(|at| version < at)
     }
 
-    /// Up to which version the store may still hold this key although it was
+    /// Below which version the store may still hold this key although it was
     /// invalidated.
     pub(crate) fn hidden(&self, key: &Key) -> Option<Version> {
         // The commonest case costs no clone.
@@ -197,13 +196,13 @@ mod tests {
             pending.add_keys(&[Key::new(number.to_string())], Version::new(number), Verb::Expire);
         }
         assert_eq!(pending.keys(), []);
-        let version = Version::new(PENDING_MAX as u64 + 1);
+        let version = Version::new(PENDING_MAX as u64);
         let marks = [Mark { tag: None, verb: Verb::Remove, version }];
         assert_eq!(pending.marks(), marks);
         // Also when the store has heard of it: only later processes compare with it.
         pending.forget_marks(&marks);
         let key = Key::new("a");
-        assert!(pending.hides(&key, Version::new(PENDING_MAX as u64)));
+        assert!(pending.hides(&key, Version::new(PENDING_MAX as u64 - 1)));
         assert!(!pending.hides(&key, version));
     }
 

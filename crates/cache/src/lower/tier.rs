@@ -108,6 +108,10 @@ impl StoreTier {
         }
     }
 
+    pub(crate) fn follows_bus(&self) -> bool {
+        self.store.capabilities().follows_bus
+    }
+
     pub(crate) fn is_known(&self) -> bool {
         self.is_known.load(Ordering::Acquire)
     }
@@ -152,7 +156,7 @@ impl StoreTier {
         let pending = self.pending.lock();
         for ((key, hidden), found) in keys.iter().zip(hidden).zip(&mut found) {
             let is_hidden = |entry: &StoredEntry| {
-                hidden.is_some_and(|at| entry.version <= at) || pending.hides(key, entry.version)
+                hidden.is_some_and(|at| entry.version < at) || pending.hides(key, entry.version)
             };
             if found.as_ref().is_some_and(is_hidden) {
                 *found = None;
@@ -182,7 +186,7 @@ impl StoreTier {
             entry.value.as_option().is_none_or(|bytes| bytes.len() <= bytes_max)
         };
         for (key, entry) in entries.extract_if(.., |(_, entry)| !fits(entry)) {
-            self.invalidate(&[key], entry.version, Verb::Remove, grounds).await;
+            self.invalidate(&[key], entry.version.above(), Verb::Remove, grounds).await;
         }
         if entries.is_empty() {
             return;
@@ -226,6 +230,12 @@ impl StoreTier {
         let Some(()) = told else { return };
         self.pending.lock().forget_keys(keys, at, verb);
         behind.caught_up();
+    }
+
+    /// Invalidates keys when the store is next asked for something.
+    pub(crate) fn invalidate_later(&self, keys: &[Key], at: Version, verb: Verb) {
+        self.pending.lock().add_keys(keys, at, verb);
+        self.is_behind.store(true, Ordering::Release);
     }
 
     /// Raises watermarks, now or when the store can be told. Memory knows them.

@@ -78,7 +78,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     ) {
         if self.lower.is_some() {
             // What the stores remember may have raised the count.
-            flights.iter().for_each(|flight| flight.begin_now(self.memory.versions().next()));
+            flights.iter().for_each(|flight| flight.begin_now(self.begin_version()));
         }
         let Answers { read_at, cost, answers, end } = self.ask(flights, source, place).await;
         let mut fills = Vec::new();
@@ -101,7 +101,8 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         if self.lower.is_some() && self.policy.load().class.may_be_cached() {
             self.fill(fills).await;
             for flight in forgotten {
-                self.invalidate_stores(&flight.key, flight.begun(), Verb::Remove).await;
+                let at = flight.begun().above();
+                self.invalidate_stores(&flight.key, at, Verb::Remove, false).await;
             }
         }
     }

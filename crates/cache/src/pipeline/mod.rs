@@ -10,10 +10,12 @@
 //! | keep the answer if its fence still holds | `land::Engine::land` |
 //! | fill every store with what was kept | `stores::Engine::fill` |
 //! | degrade: stale within its cap, the fallback, an error | `read::Engine::degrade` |
+//! | what other nodes have invalidated | `hear` |
 //! | write, expire, remove: fence, version, memory | `write` |
 
 mod batch;
 mod departure;
+mod hear;
 mod land;
 mod load;
 mod read;

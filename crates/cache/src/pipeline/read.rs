@@ -83,6 +83,9 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         Q: Hash + Eq + ?Sized,
     {
         let sampled = self.telemetry.sample(&self.clock);
+        if !self.trusts_memory(now) {
+            return None;
+        }
         let resident = self.memory.get(key, now)?;
         let label = if resident.needs_attention(now) {
             self.attend(&resident, now, refresh)?
@@ -247,7 +250,8 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             let flight = self.flight(key.clone(), LoadCause::Miss, None, terms.clone());
             return Boarded::Began(Arc::new(flight));
         }
-        let fresh = || self.memory.peek(key, now).filter(|resident| resident.is_fresh(now));
+        let is_servable = |held: &Resident<K, V>| held.is_fresh(now) && self.trusts_memory(now);
+        let fresh = || self.memory.peek(key, now).filter(is_servable);
         let begin = || {
             let held = self.memory.peek(key, now);
             let cause = if held.is_some() { LoadCause::Revalidation } else { LoadCause::Miss };
@@ -264,7 +268,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         held: Option<Resident<K, V>>,
         terms: Terms,
     ) -> Flight<K, V> {
-        let begun = self.memory.versions().next();
+        let begun = self.begin_version();
         let deadline = self.clock.precise_now() + self.policy.load().hard_timeout;
         Flight::new(key, begun, cause, deadline, held, terms)
     }
@@ -274,12 +278,12 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     async fn wait<'f>(&self, flight: &'f Flight<K, V>, patience: Patience) -> Waited<'f, K, V> {
         let Patience { soft, hard: deadline, .. } = patience;
         let mut landing = std::pin::pin!(flight.landing());
-        if soft < deadline && self.servable_on_error(&flight.key).is_some() {
+        if soft < deadline && self.is_servable_meanwhile(&flight.key) {
             let sleep = std::pin::pin!(self.runtime.sleep_until(&self.clock, soft));
             match select(landing.as_mut(), sleep).await {
                 Either::Left((landing, _)) => return Waited::Landed(landing),
                 // It may have been removed while we waited.
-                Either::Right(_) if self.servable_on_error(&flight.key).is_some() => {
+                Either::Right(_) if self.is_servable_meanwhile(&flight.key) => {
                     return Waited::SoftTimeout;
                 }
                 Either::Right(_) => {}
@@ -305,7 +309,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     pub(crate) fn degrade(&self, key: &K, reason: StaleReason, error: Error) -> Result<Hit<K, V>> {
         let now = self.clock.now();
         if let Some(resident) = self.servable_on_error(key) {
-            let label = if resident.is_fresh(now) {
+            let label = if resident.is_fresh(now) && self.trusts_memory(now) {
                 self.telemetry.hit(|| key.clone());
                 Label::Fresh
             } else {
@@ -326,6 +330,15 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         }
         self.telemetry.record(EventKind::Failed(error.kind()), Some(key));
         Err(error)
+    }
+
+    /// Whether there is something to serve while the origin takes its time: not
+    /// what other nodes may have removed.
+    fn is_servable_meanwhile(&self, key: &K) -> bool {
+        let is_sound = |held: Resident<K, V>| {
+            self.trusts_memory(self.clock.now()) && !self.is_doubted(held.entry().version)
+        };
+        self.servable_on_error(key).is_some_and(is_sound)
     }
 
     fn servable_on_error(&self, key: &K) -> Option<Resident<K, V>> {

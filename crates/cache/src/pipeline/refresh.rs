@@ -33,7 +33,8 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             }
             return Some(Label::Fresh);
         }
-        if now >= fresh_until + policy.stale_while_revalidate {
+        let is_doubted = self.is_doubted(resident.entry().version);
+        if is_doubted || now >= fresh_until + policy.stale_while_revalidate {
             return None;
         }
         let runs = refresh(resident, LoadCause::Revalidation);
@@ -89,9 +90,8 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             self.telemetry.record(EventKind::RefreshSkipped, Some(key));
             return false;
         }
-        let version = resident.entry().version;
         let changed =
-            || self.memory.peek(key, self.clock.now()).filter(|now| now.entry().version != version);
+            || self.memory.peek(key, self.clock.now()).filter(|now| !now.is_same(resident));
         let begin = || {
             // Only now: a refresh that runs already costs no place.
             if !departures.has_place() {

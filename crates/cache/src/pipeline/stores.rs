@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use larder_core::{Entry, Key, LoadCause, Mark, Moment, StoredEntry, Tag, Verb, Version};
+use larder_core::{Entry, Key, LoadCause, Mark, Moment, StoredEntry, Verb, Version};
 
 use super::land::limited;
 use crate::engine::{CacheKey, CacheValue, Engine};
@@ -135,7 +135,9 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             match stored {
                 Some(Ok(stored)) => entries.push(((lower.encode)(key), stored)),
                 Some(Err(_)) | None => {
-                    self.invalidate_stores(key, entry.version, Verb::Remove).await;
+                    // Nor what began with the same number.
+                    let at = entry.version.above();
+                    self.invalidate_stores(key, at, Verb::Remove, false).await;
                 }
             }
         }
@@ -151,19 +153,26 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     }
 
     /// Has every store give up what it has for a key and a version, or what is
-    /// older.
-    pub(super) async fn invalidate_stores(&self, key: &K, at: Version, verb: Verb) {
+    /// older. What was announced is known to the stores that follow the bus.
+    pub(super) async fn invalidate_stores(
+        &self,
+        key: &K,
+        at: Version,
+        verb: Verb,
+        is_announced: bool,
+    ) {
         let Some(lower) = &self.lower else { return };
         let key = [(lower.encode)(key)];
-        let tell = lower.tiers.iter().map(|tier| tier.invalidate(&key, at, verb, self.grounds()));
-        join_all(tell).await;
+        let tiers = lower.tiers_to_tell(is_announced);
+        join_all(tiers.map(|tier| tier.invalidate(&key, at, verb, self.grounds()))).await;
     }
 
-    /// Raises a watermark in every store.
-    pub(super) async fn mark_stores(&self, tag: Option<&Tag>, verb: Verb, version: Version) {
+    /// Raises a watermark in every store, as [`Engine::invalidate_stores`].
+    pub(super) async fn mark_stores(&self, mark: &Mark, is_announced: bool) {
         let Some(lower) = &self.lower else { return };
-        let marks = [Mark { tag: tag.cloned(), verb, version }];
-        join_all(lower.tiers.iter().map(|tier| tier.mark(&marks, self.grounds()))).await;
+        let marks = std::slice::from_ref(mark);
+        let tiers = lower.tiers_to_tell(is_announced);
+        join_all(tiers.map(|tier| tier.mark(marks, self.grounds()))).await;
     }
 
     /// The same where nobody can wait for it: in the background where there is a
@@ -173,29 +182,28 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         let marks = [Mark { tag: None, verb, version }];
         lower.tiers.iter().for_each(|tier| tier.mark_later(&marks));
         let engine = Arc::clone(self);
-        self.runtime.spawn(async move {
-            engine.meet_stores().await;
-            let known = engine.lower.iter().flat_map(|lower| &lower.tiers);
-            let known = known.filter(|tier| tier.is_known());
-            join_all(known.map(|tier| tier.catch_up(engine.grounds()))).await;
-        });
+        self.runtime.spawn(async move { engine.catch_stores_up().await });
+    }
+
+    /// Tells every store what it has not heard of.
+    pub(super) async fn catch_stores_up(&self) {
+        self.meet_stores().await;
+        let known = self.lower.iter().flat_map(|lower| &lower.tiers);
+        let known = known.filter(|tier| tier.is_known());
+        join_all(known.map(|tier| tier.catch_up(self.grounds()))).await;
     }
 
     /// What was invalidated before this process began holds here, too. Returns a
     /// version that is newer than everything of then.
     fn recall(&self, past: &Memories) -> Version {
-        self.memory.versions().observe(past.newest);
-        let now = self.clock.now();
+        let versions = self.memory.versions();
+        versions.observe(past.newest);
         for mark in &past.marks {
-            self.memory.versions().observe(mark.version);
-            match (&mark.tag, mark.verb) {
-                (Some(tag), Verb::Remove) => self.memory.remove_tag_at(tag, mark.version),
-                (Some(tag), Verb::Expire) => self.memory.expire_tag_at(tag, mark.version, now),
-                (None, Verb::Remove) => self.memory.clear_at(mark.version),
-                (None, Verb::Expire) => self.memory.expire_all_at(mark.version, now),
-            }
+            versions.observe(mark.version);
+            self.raise_in_memory(mark);
         }
-        self.memory.versions().next()
+        // In a fleet everybody's versions come from the bus, those of before too.
+        if self.seat.is_some() { Version::ZERO } else { versions.next() }
     }
 
     fn grounds(&self) -> Grounds<'_> {

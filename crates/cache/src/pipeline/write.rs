@@ -2,11 +2,15 @@ use std::borrow::Borrow;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use larder_core::{Class, Entry, Error, ErrorKind, Moment, Result, Tag, Value, Verb, Version};
+use larder_core::{
+    Announcement, Change, Class, Entry, Error, ErrorKind, Mark, Moment, Result, Tag, Value, Verb,
+    Version,
+};
 use larder_memory::Resident;
 
 use super::stores::Fill;
 use crate::engine::{CacheKey, CacheValue, Engine};
+use crate::fleet::{Announced, Seat};
 use crate::flight::Terms;
 use crate::hit::Held;
 use crate::policy::{Answer, limits};
@@ -20,15 +24,29 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     /// it.
     pub(crate) async fn put(&self, key: &K, value: V, terms: &PutTerms) -> Result<Version> {
         self.meet_stores().await;
-        match self.put_in_memory(key, value, terms) {
-            Ok((version, None)) => Ok(version),
+        let announced = match &self.seat {
+            Some(seat) => Some(self.announce_key(seat, key, Verb::Remove).await),
+            None => None,
+        };
+        let outcome = match &announced {
+            Some(Announced { outcome: Err(error), .. }) => Err(error.clone()),
+            _ => Ok(()),
+        };
+        // What could not be announced has no number that nobody else may have. It is
+        // as old as what began before all that is not heard of yet.
+        let numbered = announced.map(|announced| match announced.outcome {
+            Ok(()) => announced.version,
+            Err(_) => self.begin_version(),
+        });
+        match self.put_in_memory(key, value, terms, numbered) {
+            Ok((version, None)) => outcome.map(|()| version),
             Ok((version, Some(fill))) => {
                 self.fill(vec![fill]).await;
                 self.take_out_older(key, version);
-                Ok(version)
+                outcome.map(|()| version)
             }
             Err(error) => {
-                self.remove_below(key).await;
+                let _told = self.tell_of_key(key, Verb::Remove).await;
                 Err(error)
             }
         }
@@ -49,13 +67,14 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         });
     }
 
-    /// Puts a value into memory. Returns what the stores are to learn, if there
-    /// are any.
+    /// Puts a value into memory, under the number that the bus gave it if there are
+    /// other nodes. Returns what the stores are to learn, if there are any.
     pub(crate) fn put_in_memory(
         &self,
         key: &K,
         value: V,
         terms: &PutTerms,
+        numbered: Option<Version>,
     ) -> Result<(Version, Option<Fill<K, V>>)> {
         let policy = self.policy.load();
         if !policy.class.may_be_cached() {
@@ -85,7 +104,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         let put = self.flights.fence(key, || {
             // Numbered under the fence, so that versions of one key grow in the
             // order in which they are written.
-            let version = self.memory.versions().next();
+            let version = numbered.unwrap_or_else(|| self.memory.versions().next());
             // And only then: whoever forbids the class clears the cache after that,
             // and so everything numbered before.
             let class = self.policy.load().class;
@@ -105,6 +124,10 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             // Both leave the lock before either is dropped.
             let old = self.memory.peek(key, now);
             let new = self.memory.insert(key.clone(), entry, limits.lifetime, now);
+            // A newer change may have been about this key, and nobody will say so again.
+            if numbered.is_some() && self.begin_version() > version {
+                self.memory.remove(key);
+            }
             Ok((version, old, new))
         });
         let (version, _old, new) = put?;
@@ -128,40 +151,52 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     }
 
     /// The key is no longer fresh; it may still be served stale.
-    pub(crate) async fn expire(&self, key: &K) -> bool {
+    pub(crate) async fn expire(&self, key: &K) -> Result<bool> {
         let is_held = self.expire_in_memory(key);
-        if self.lower.is_some() {
-            self.meet_stores().await;
-            let at = self.memory.versions().next();
-            self.invalidate_stores(key, at, Verb::Expire).await;
-            // What was read below before they knew.
-            self.expire_in_memory(key);
-        }
+        let told = self.tell_of_key(key, Verb::Expire).await;
         self.telemetry.record(EventKind::ExpiredKey, Some(key));
-        is_held
+        told.map(|()| is_held)
     }
 
     /// The key is gone from memory and the stores, and no load that began before
     /// puts it back. Returns whether memory could have served it.
-    pub(crate) async fn remove(&self, key: &K) -> bool {
+    pub(crate) async fn remove(&self, key: &K) -> Result<bool> {
         let is_held = self.remove_in_memory(key);
-        self.remove_below(key).await;
+        let told = self.tell_of_key(key, Verb::Remove).await;
         self.telemetry.record(EventKind::RemovedKey, Some(key));
-        is_held
+        told.map(|()| is_held)
     }
 
-    async fn remove_below(&self, key: &K) {
-        if self.lower.is_none() {
-            return;
-        }
-        self.meet_stores().await;
-        let at = self.memory.versions().next();
-        self.invalidate_stores(key, at, Verb::Remove).await;
+    /// Tells the other nodes and the stores that a key was invalidated.
+    async fn tell_of_key(&self, key: &K, verb: Verb) -> Result<()> {
+        let (at, outcome) = match &self.seat {
+            Some(seat) => {
+                self.meet_stores().await;
+                let Announced { version, outcome } = self.announce_key(seat, key, verb).await;
+                (version, outcome)
+            }
+            None if self.lower.is_some() => {
+                self.meet_stores().await;
+                (self.memory.versions().next(), Ok(()))
+            }
+            None => return Ok(()),
+        };
+        let is_announced = self.seat.is_some() && outcome.is_ok();
+        self.invalidate_stores(key, at, verb, is_announced).await;
         // What was read below before they knew.
-        self.remove_in_memory(key);
+        match verb {
+            Verb::Expire => self.expire_in_memory(key),
+            Verb::Remove => self.remove_in_memory(key),
+        };
+        outcome
     }
 
-    fn expire_in_memory(&self, key: &K) -> bool {
+    async fn announce_key(&self, seat: &Seat<K>, key: &K, verb: Verb) -> Announced {
+        let change = Change::Keys(vec![(seat.encode)(key)]);
+        seat.announce(&self.name, change, verb).await
+    }
+
+    pub(super) fn expire_in_memory(&self, key: &K) -> bool {
         let now = self.clock.now();
         let expired = self.flights.fence(key, || {
             let held = self.memory.peek(key, now);
@@ -171,7 +206,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         expired.is_some()
     }
 
-    fn remove_in_memory(&self, key: &K) -> bool {
+    pub(super) fn remove_in_memory(&self, key: &K) -> bool {
         let now = self.clock.now();
         self.reclaim_dead(key, now);
         let removed = self.flights.fence(key, || self.take_out(key, now));
@@ -215,44 +250,67 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     // Tags and whole caches need no fence: an entry carries the version at which
     // its load began, and every look compares it with the watermark.
 
-    pub(crate) async fn expire_tag(&self, tag: &Tag) -> Version {
-        self.meet_stores().await;
-        let version = self.memory.expire_tag(tag, self.clock.now());
-        self.mark_stores(Some(tag), Verb::Expire, version).await;
+    pub(crate) async fn expire_tag(&self, tag: &Tag) -> Result<Version> {
         self.telemetry.record(EventKind::ExpiredTag, None);
-        version
+        self.raise(Some(tag), Verb::Expire).await
     }
 
-    pub(crate) async fn remove_tag(&self, tag: &Tag) -> Version {
-        self.meet_stores().await;
-        let version = self.memory.remove_tag(tag);
-        self.mark_stores(Some(tag), Verb::Remove, version).await;
+    pub(crate) async fn remove_tag(&self, tag: &Tag) -> Result<Version> {
         self.telemetry.record(EventKind::RemovedTag, None);
-        version
+        self.raise(Some(tag), Verb::Remove).await
     }
 
-    pub(crate) async fn clear(&self) -> Version {
+    pub(crate) async fn clear(&self) -> Result<Version> {
+        self.telemetry.record(EventKind::Cleared, None);
+        self.raise(None, Verb::Remove).await
+    }
+
+    /// Raises a watermark everywhere, over a tag or over all there is.
+    async fn raise(&self, tag: Option<&Tag>, verb: Verb) -> Result<Version> {
         self.meet_stores().await;
-        let version = self.clear_in_memory();
-        self.mark_stores(None, Verb::Remove, version).await;
-        version
+        let Announced { version, outcome } = match &self.seat {
+            Some(seat) => {
+                let change = tag.map_or(Change::All, |tag| Change::Tags(vec![tag.clone()]));
+                seat.announce(&self.name, change, verb).await
+            }
+            None => Announced { version: self.memory.versions().next(), outcome: Ok(()) },
+        };
+        let mark = Mark { tag: tag.cloned(), verb, version };
+        self.raise_in_memory(&mark);
+        self.mark_stores(&mark, self.seat.is_some() && outcome.is_ok()).await;
+        outcome.map(|()| version)
     }
 
-    /// The same where nobody can wait for the stores to know.
+    pub(super) fn raise_in_memory(&self, mark: &Mark) {
+        let now = self.clock.now();
+        match (&mark.tag, mark.verb) {
+            (Some(tag), Verb::Remove) => self.memory.remove_tag_at(tag, mark.version),
+            (Some(tag), Verb::Expire) => self.memory.expire_tag_at(tag, mark.version, now),
+            (None, Verb::Remove) => self.memory.clear_at(mark.version),
+            (None, Verb::Expire) => self.memory.expire_all_at(mark.version, now),
+        }
+    }
+
+    /// Clears where nobody can wait for the stores and the other nodes to know.
     pub(crate) fn clear_now(self: &Arc<Self>) {
-        let version = self.clear_in_memory();
+        self.telemetry.record(EventKind::Cleared, None);
+        let version = self.number_now();
+        self.memory.clear_at(version);
         self.mark_stores_later(Verb::Remove, version);
     }
 
     /// What the stores have is not served any more, and what comes is not put
     /// there.
     pub(crate) fn clear_stores_later(self: &Arc<Self>) {
-        self.mark_stores_later(Verb::Remove, self.memory.versions().next());
+        self.mark_stores_later(Verb::Remove, self.number_now());
     }
 
-    fn clear_in_memory(&self) -> Version {
-        let version = self.memory.clear();
-        self.telemetry.record(EventKind::Cleared, None);
-        version
+    /// A version above all that is held. What began with it already counts as
+    /// older until the bus has numbered the change.
+    fn number_now(&self) -> Version {
+        let Some(seat) = &self.seat else { return self.memory.versions().next() };
+        let (cache, change) = (self.name.clone(), Change::All);
+        seat.fleet.announce_later(Announcement { cache, change, verb: Verb::Remove });
+        seat.fleet.heard().above()
     }
 }

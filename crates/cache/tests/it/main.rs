@@ -7,6 +7,7 @@ mod degraded;
 mod early_refresh;
 mod events;
 mod fences;
+mod fleet;
 mod freshness;
 mod shutdown;
 mod single_flight;

@@ -63,7 +63,7 @@ impl MemcachedStore {
         Ok(())
     }
 
-    /// Invalidates items of one server, each where what it holds is not newer.
+    /// Invalidates items of one server, each where what it holds is older.
     /// Two round trips, and two more for each time that others write them.
     pub(super) async fn apply(
         &self,
@@ -125,7 +125,7 @@ impl Replacement {
     }
 }
 
-/// What to write, or `None` if what is held is newer.
+/// What to write, or `None` if what is held is not older.
 fn replacement(invalidation: &Invalidation, held: Option<&Held>) -> Option<Replacement> {
     let at = invalidation.at;
     let gravestone = |at| Some(Replacement::Gravestone(Frame::encode_gravestone(at)));
@@ -133,7 +133,7 @@ fn replacement(invalidation: &Invalidation, held: Option<&Held>) -> Option<Repla
     match &item.frame {
         Frame::Gravestone(floor) if *floor >= at => None,
         Frame::Gravestone(_) => gravestone(at),
-        Frame::Entry { entry, .. } if entry.version > at => None,
+        Frame::Entry { entry, .. } if entry.version >= at => None,
         Frame::Entry { floor, .. } => match invalidation.verb {
             Verb::Remove => gravestone(at.max(*floor)),
             Verb::Expire => Some(Replacement::Expired(expired(&item.bytes, at.max(*floor)))),

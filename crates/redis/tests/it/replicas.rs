@@ -170,11 +170,13 @@ fn an_old_primary_that_became_a_replica_is_left() {
         })
         .await;
         let key = Key::new("a");
-        let mut version = 0;
+        // Above every number that a clock gives.
+        let mut version = 1 << 52;
         wait_until("puts go to the new primary", async || {
             version += 1;
             let put = [(key.clone(), entry("value", version))];
-            store.put_many(&put, PutCondition::NewerThanHeld).await.is_ok()
+            let outcomes = store.put_many(&put, PutCondition::NewerThanHeld).await;
+            outcomes.is_ok_and(|outcomes| outcomes == [PutOutcome::Stored])
         })
         .await;
         assert_eq!(redis.servers()[1].command(&["EXISTS", "larder:e:album:a"]).integer(), 1);

@@ -257,6 +257,15 @@ pub async fn what_was_put_at_the_version_of_a_removal_stays<S: Store>(store: S) 
     store.invalidate_many(keys, Version::new(5), Verb::Remove).await.expect("a removal");
     put_one(&store, &key, entry("written", 5)).await;
     assert_eq!(get_one(&store, &key).await.map(|held| held.version), Some(Version::new(5)));
+    // Also when the removal is told once more, or late.
+    for verb in [Verb::Remove, Verb::Expire] {
+        store.invalidate_many(keys, Version::new(5), verb).await.expect("a late removal");
+        let held = get_one(&store, &key).await.expect("it is not older");
+        assert_eq!((held.version, held.fresh_for), (Version::new(5), Ttl::secs(60)), "{verb:?}");
+    }
+    let late = [(key.clone(), entry("late", 4))];
+    let outcome = store.put_many(&late, PutCondition::NewerThanHeld).await.expect("a put");
+    assert!(matches!(outcome[..], [PutOutcome::Refused(_)]), "{outcome:?}");
 }
 
 /// It may be served stale, and what was loaded before it expired is refused.

@@ -12,6 +12,9 @@ use tokio::time::Instant;
 /// How often a quiet bus says that nothing is missing.
 const HEARTBEAT: Duration = Duration::from_millis(50);
 
+/// How far above the last version of an epoch the next one begins.
+const EPOCH_STEP: u64 = 1000;
+
 /// A bus within one process that keeps the contract of [`Bus`] and breaks what
 /// a test says: messages are lost, the last one included, nothing arrives, or
 /// history is gone.
@@ -74,6 +77,8 @@ struct Link {
     is_stalled: bool,
     /// How often the connection was made anew.
     connections: u64,
+    /// The highest version that this node's announcements got.
+    known: Version,
 }
 
 /// What goes wrong with one call of [`Bus::publish`].
@@ -160,15 +165,15 @@ impl FaultyBus {
         self.stream.changed.send_replace(());
     }
 
-    /// Begins the stream anew: history, and with it the highest version, is
-    /// forgotten, as by a server that restarts empty. What publishers and
-    /// subscribers know of remains.
+    /// Begins the stream anew: history is forgotten, as by a server that restarts
+    /// empty. Versions go on above all of before, as a bus that counts from its
+    /// server's clock has it: that a publisher knows some of them is not enough.
     pub fn change_epoch(&self) {
         let mut stream = self.stream();
         stream.epoch += 1;
         stream.first = 1;
         stream.messages.clear();
-        stream.version = Version::ZERO;
+        stream.version = Version::new(stream.version.get() + EPOCH_STEP);
         drop(stream);
         self.stream.changed.send_replace(());
     }
@@ -229,7 +234,11 @@ impl Bus for FaultyBus {
         self.stream.changed.send_replace(());
         match fault {
             PublishFault::ReplyLost => unreachable("the scripted bus lost its reply"),
-            _ => Ok(version),
+            _ => {
+                let mut link = self.link();
+                link.known = link.known.max(version);
+                Ok(version)
+            }
         }
     }
 
@@ -273,7 +282,7 @@ impl FaultySubscription {
     /// before something changes.
     fn look(&mut self, is_heartbeat: bool) -> Result<Option<BusEvent>, ()> {
         let bus = self.bus.clone();
-        let stream = bus.stream();
+        let mut stream = bus.stream();
         let mut link = bus.link();
         if stream.is_shut_down {
             return Ok(None);
@@ -287,34 +296,37 @@ impl FaultySubscription {
         }
         if !stream.continues(self.place) {
             self.place = stream.head();
-            return Ok(Some(self.lost(&stream)));
+            return Ok(Some(self.lost(&mut stream, &link)));
         }
-        while let Some(message) = stream.after(self.place) {
+        while let Some(message) = stream.after(self.place).cloned() {
             if link.loses(message.position) {
                 self.has_gap = true;
                 self.place = message.position;
                 continue;
             }
             if self.has_gap {
-                return Ok(Some(self.lost(&stream)));
+                return Ok(Some(self.lost(&mut stream, &link)));
             }
             self.place = message.position;
             self.known = self.known.max(message.version);
-            return Ok(Some(BusEvent::Message(message.clone())));
+            return Ok(Some(BusEvent::Message(message)));
         }
         if !is_heartbeat {
             return Err(());
         }
         if self.has_gap {
-            return Ok(Some(self.lost(&stream)));
+            return Ok(Some(self.lost(&mut stream, &link)));
         }
         let version = stream.version.max(self.known);
         Ok(Some(BusEvent::Current { age: Duration::ZERO, head: self.place, version }))
     }
 
-    fn lost(&mut self, stream: &Stream) -> BusEvent {
+    fn lost(&mut self, stream: &mut Stream, link: &Link) -> BusEvent {
         self.has_gap = false;
-        self.known = self.known.max(stream.version);
+        self.known = self.known.max(link.known);
+        // Above all that was known: what was loaded before is told by its version.
+        stream.version = stream.version.max(Version::new(self.known.get() + 1));
+        self.known = stream.version;
         BusEvent::Lost { head: self.place, version: self.known }
     }
 }

@@ -196,13 +196,11 @@ impl Store for FaultyStore {
         self.call(|state, _| {
             for key in keys {
                 match (state.slots.get_mut(key), verb) {
-                    (Some(Slot::Held { entry, floor, .. }), Verb::Expire)
-                        if entry.version <= at =>
-                    {
+                    (Some(Slot::Held { entry, floor, .. }), Verb::Expire) if entry.version < at => {
                         entry.fresh_for = Ttl::For(Duration::ZERO);
                         *floor = at.max(*floor);
                     }
-                    (Some(Slot::Held { entry, .. }), _) if entry.version > at => {}
+                    (Some(Slot::Held { entry, .. }), _) if entry.version >= at => {}
                     (Some(Slot::Removed(earlier)), _) if *earlier > at => {}
                     _ => drop(state.slots.insert(key.clone(), Slot::Removed(at))),
                 }

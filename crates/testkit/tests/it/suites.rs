@@ -56,9 +56,9 @@ impl Store for Flawed {
         }
         for key in keys {
             let held = Store::get(&self.0, key).await?.map(|held| held.version);
-            if let Some(version) = held.filter(|version| *version <= at) {
+            if let Some(version) = held.filter(|version| *version < at) {
                 let key = std::slice::from_ref(key);
-                Store::invalidate_many(&self.0, key, version, verb).await?;
+                Store::invalidate_many(&self.0, key, version.above(), verb).await?;
             }
         }
         Ok(())

@@ -1,0 +1,321 @@
+//! The other nodes: what is told to them, and what they say.
+//!
+//! ```text
+//! Fleet       a process' place among the nodes: one bus, one ear, one outbox
+//!   ├ listen  hands what is heard to the caches it is about
+//!   ├ post    announces what could not be announced at once
+//!   └ Outbox  what is to be announced, and what was a short time ago
+//! Seat        a cache's place in the fleet of its process
+//! ```
+//! What a cache does with what it hears is in `pipeline::hear`.
+
+mod listen;
+mod options;
+mod outbox;
+mod seat;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use larder_core::{Announcement, Change, DynBus, Error, ErrorKind, Result, Verb, Version};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+pub use options::FleetOptions;
+use outbox::Outbox;
+pub(crate) use seat::{Announced, Seat};
+
+/// What a cache does with what other nodes say.
+pub(crate) trait Member: Send + Sync {
+    /// A change, of this version: what is older is touched.
+    fn hear(self: Arc<Self>, change: &Change, verb: Verb, version: Version);
+    /// Something older than this version may have been touched without a word.
+    fn lose(&self, version: Version);
+    /// Nothing that is older than this is missing. It holds for `remaining`.
+    fn is_current(&self, remaining: Duration);
+}
+
+/// A process among others that keep the same data: what one of them invalidates
+/// is invalidated in all (I5).
+///
+/// One for a process; its caches join with [`crate::CacheBuilder::fleet`]. Caches
+/// of one name in different processes are the same cache. Cloning costs a
+/// reference count.
+///
+/// An invalidation is acknowledged when the bus has it. A node that hears nothing
+/// for [`FleetOptions::staleness_bound`] does not know whether what it holds is
+/// valid, and asks below for each read until it hears again. A node that has
+/// missed something asks below once for each entry that it held then.
+///
+/// ```
+/// # use larder_testkit::faulty::FaultyBus;
+/// use std::sync::Arc;
+/// use larder::{Cache, Fleet, FleetOptions};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> larder::Result<()> {
+/// # let bus = FaultyBus::new();
+/// let fleet = Fleet::join(Arc::new(bus), FleetOptions::default()).await?;
+/// let cache = Cache::<String, String>::builder("order").fleet(&fleet).build()?;
+/// cache.remove(&"42".to_owned()).await?; // on every node
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Fleet(Arc<Shared>);
+
+/// What the bus has brought and taken so far.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct FleetStatistics {
+    /// Changes heard, those of this process included.
+    pub heard: u64,
+    /// Times that something was missed, so that everything held was in doubt.
+    pub gaps: u64,
+    /// Times that the connection was made anew.
+    pub reconnections: u64,
+    /// Changes announced, each time it was.
+    pub announced: u64,
+    /// Attempts to announce that failed.
+    pub failed: u64,
+    /// Changes that wait to be announced.
+    pub waiting: u64,
+    /// How long the last sign of life had been on its way at most. `None`: there
+    /// was none yet.
+    pub lag: Option<Duration>,
+    /// For how long nothing was heard. `None`: nothing ever was.
+    pub silence: Option<Duration>,
+}
+
+struct Shared {
+    bus: Arc<dyn DynBus>,
+    options: FleetOptions,
+    /// The highest version heard of: with it every load begins.
+    heard: AtomicU64,
+    members: Mutex<HashMap<String, Vec<Weak<dyn Member>>>>,
+    /// When the last sign of life came, and how old it was.
+    current: Mutex<Option<(Instant, Duration)>>,
+    outbox: Mutex<Outbox>,
+    /// Says that there is something to announce, or that it may succeed now.
+    mail: Arc<Notify>,
+    counts: Counts,
+}
+
+#[derive(Default)]
+struct Counts {
+    heard: AtomicU64,
+    gaps: AtomicU64,
+    reconnections: AtomicU64,
+    announced: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl Fleet {
+    /// Joins the nodes at a bus. What it needs in the background runs on the tokio
+    /// runtime that this is called on, and ends with the last clone and cache.
+    /// Costs the bus' subscription, and waits for its first sign of life: at most
+    /// [`FleetOptions::timeout`] for each.
+    ///
+    /// # Errors
+    /// As [`larder_core::Bus::subscribe`]. A bus that cannot be reached at present
+    /// is no error: it is tried again until it can.
+    pub async fn join(bus: Arc<dyn DynBus>, options: FleetOptions) -> Result<Self> {
+        options.check()?;
+        let shared = Arc::new(Shared {
+            bus,
+            options,
+            heard: AtomicU64::new(0),
+            members: Mutex::default(),
+            current: Mutex::default(),
+            outbox: Mutex::default(),
+            mail: Arc::new(Notify::new()),
+            counts: Counts::default(),
+        });
+        let ear = match shared.subscribe().await {
+            Ok(subscription) => Some(listen::Ear::new(subscription).begin(&shared).await),
+            Err(error) if is_passing(&error) => None,
+            Err(error) => return Err(error),
+        };
+        tokio::spawn(listen::listen(Arc::downgrade(&shared), ear));
+        tokio::spawn(outbox::post(Arc::downgrade(&shared), Arc::clone(&shared.mail)));
+        Ok(Self(shared))
+    }
+
+    /// What the bus has brought and taken so far.
+    #[must_use]
+    pub fn statistics(&self) -> FleetStatistics {
+        let counts = &self.0.counts;
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let current = *self.0.current.lock();
+        FleetStatistics {
+            heard: count(&counts.heard),
+            gaps: count(&counts.gaps),
+            reconnections: count(&counts.reconnections),
+            announced: count(&counts.announced),
+            failed: count(&counts.failed),
+            waiting: self.0.outbox.lock().waiting() as u64,
+            lag: current.map(|(_, age)| age),
+            silence: current.map(|(at, _)| at.elapsed()),
+        }
+    }
+
+    /// Waits until everything that was to be announced is, at most this long.
+    /// Returns whether it is: what is not then is lost with this process.
+    pub async fn flush(&self, patience: Duration) -> bool {
+        let done = async {
+            let announced = self.0.outbox.lock().announced();
+            loop {
+                let another = announced.notified();
+                if self.0.outbox.lock().waiting() == 0 {
+                    break;
+                }
+                another.await;
+            }
+        };
+        tokio::time::timeout(patience, done).await.is_ok()
+    }
+
+    /// The highest version heard of.
+    pub(crate) fn heard(&self) -> Version {
+        self.0.heard()
+    }
+
+    /// Gives a cache what is heard about it from now on. It holds nothing yet.
+    pub(crate) fn attend(&self, cache: &str, member: Weak<dyn Member>) {
+        if let Some((member, remaining)) = member.upgrade().zip(self.0.remaining()) {
+            member.is_current(remaining);
+        }
+        let mut members = self.0.members.lock();
+        let namesakes = members.entry(cache.to_owned()).or_default();
+        namesakes.retain(|member| member.strong_count() > 0);
+        namesakes.push(member);
+    }
+
+    /// Announces a change, now or as soon as it can be. Returns its version: above
+    /// every one heard of, in any case.
+    ///
+    /// # Cancel safety
+    /// A dropped call is announced in the background.
+    pub(crate) async fn announce(&self, announcement: Announcement) -> Announced {
+        let posted = Posted { shared: &self.0, announcement: Some(announcement) };
+        match self.0.publish(posted.announcement()).await {
+            Ok(version) => {
+                posted.sent();
+                Announced { version, outcome: Ok(()) }
+            }
+            Err(error) => {
+                let version = self.heard().above();
+                let error = error
+                    .with("cache", &posted.announcement().cache)
+                    .remedy("other nodes are told as soon as the bus can be reached");
+                Announced { version, outcome: Err(error) }
+            }
+        }
+    }
+
+    /// Announces a change in the background.
+    pub(crate) fn announce_later(&self, announcement: Announcement) {
+        self.0.post(announcement);
+    }
+}
+
+impl Shared {
+    fn heard(&self) -> Version {
+        Version::new(self.heard.load(Ordering::Acquire))
+    }
+
+    fn observe(&self, version: Version) {
+        self.heard.fetch_max(version.get(), Ordering::AcqRel);
+    }
+
+    async fn subscribe(&self) -> Result<Box<dyn larder_core::DynSubscription>> {
+        self.within(self.bus.subscribe(None, self.heard())).await
+    }
+
+    async fn publish(&self, announcement: &Announcement) -> Result<Version> {
+        let published = self.within(self.bus.publish(announcement, self.heard())).await;
+        match &published {
+            Ok(version) => {
+                self.observe(*version);
+                self.counts.announced.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(_) => {
+                self.counts.failed.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        published
+    }
+
+    fn post(&self, announcement: Announcement) {
+        self.outbox.lock().add(announcement);
+        self.mail.notify_one();
+    }
+
+    /// For how long what was heard last lets memory be trusted.
+    fn remaining(&self) -> Option<Duration> {
+        let (at, age) = (*self.current.lock())?;
+        self.options.staleness_bound.checked_sub(at.elapsed() + age)
+    }
+
+    fn members_of(&self, cache: &str) -> Vec<Arc<dyn Member>> {
+        let members = self.members.lock();
+        members.get(cache).into_iter().flatten().filter_map(Weak::upgrade).collect()
+    }
+
+    fn all_members(&self) -> Vec<Arc<dyn Member>> {
+        let mut members = self.members.lock();
+        members.retain(|_, namesakes| {
+            namesakes.retain(|member| member.strong_count() > 0);
+            !namesakes.is_empty()
+        });
+        members.values().flatten().filter_map(Weak::upgrade).collect()
+    }
+
+    async fn within<T>(&self, call: larder_core::BoxFuture<'_, Result<T>>) -> Result<T> {
+        let timeout = self.options.timeout;
+        tokio::time::timeout(timeout, call).await.unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Timeout, "the bus did not answer in time")
+                .with("timeout", format_args!("{timeout:?}")))
+        })
+    }
+}
+
+/// A change on its way. Dropped before it is known to have arrived, it is
+/// announced once more.
+struct Posted<'f> {
+    shared: &'f Shared,
+    announcement: Option<Announcement>,
+}
+
+impl Posted<'_> {
+    fn announcement(&self) -> &Announcement {
+        self.announcement.as_ref().expect("it is taken at the end only")
+    }
+
+    fn sent(mut self) {
+        if let Some(announcement) = self.announcement.take() {
+            self.shared.outbox.lock().is_sent(announcement);
+        }
+    }
+}
+
+impl Drop for Posted<'_> {
+    fn drop(&mut self) {
+        if let Some(announcement) = self.announcement.take() {
+            self.shared.post(announcement);
+        }
+    }
+}
+
+/// Whether trying again may help.
+fn is_passing(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout)
+}
+
+impl fmt::Debug for Fleet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fleet").field("heard", &self.heard()).finish_non_exhaustive()
+    }
+}

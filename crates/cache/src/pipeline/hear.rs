@@ -1,0 +1,89 @@
+//! What other nodes say.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use larder_core::{Change, Key, Mark, Verb, Version};
+
+use crate::engine::{CacheKey, CacheValue, Engine};
+use crate::fleet::Member;
+
+impl<K: CacheKey, V: CacheValue> Member for Engine<K, V> {
+    fn hear(self: Arc<Self>, change: &Change, verb: Verb, version: Version) {
+        match change {
+            Change::Keys(keys) => self.hear_of_keys(keys, verb, version),
+            Change::Tags(tags) => {
+                let mark = |tag: &_| Mark { tag: Some(Clone::clone(tag)), verb, version };
+                self.hear_of_marks(&tags.iter().map(mark).collect::<Vec<_>>());
+            }
+            // Also what a newer version of this program says, whatever it may be.
+            _ => self.hear_of_marks(&[Mark { tag: None, verb, version }]),
+        }
+    }
+
+    fn lose(&self, version: Version) {
+        self.doubted_below.fetch_max(version.get(), Ordering::AcqRel);
+        self.memory.expire_all_at(version, self.clock.now());
+    }
+
+    fn is_current(&self, remaining: Duration) {
+        let until = self.clock.precise_now() + remaining;
+        self.trusted_until.store(until.as_nanos(), Ordering::Relaxed);
+    }
+}
+
+impl<K: CacheKey, V: CacheValue> Engine<K, V> {
+    fn hear_of_keys(self: Arc<Self>, keys: &[Key], verb: Verb, version: Version) {
+        let Some(seat) = &self.seat else { return };
+        let decoded: Vec<K> = keys.iter().filter_map(seat.decode).collect();
+        for key in &decoded {
+            self.invalidate_older(key, verb, version);
+        }
+        // Whoever announced it may have ended before these stores heard of it.
+        if self.lower.as_ref().is_none_or(|lower| lower.tiers_to_tell(true).next().is_none()) {
+            return;
+        }
+        let tiers = self.lower.iter().flat_map(|lower| lower.tiers_to_tell(true));
+        tiers.for_each(|tier| tier.invalidate_later(keys, version, verb));
+        let engine = Arc::clone(&self);
+        self.runtime.spawn(async move {
+            engine.catch_stores_up().await;
+            // What was read there before they knew.
+            for key in &decoded {
+                match verb {
+                    Verb::Expire => engine.expire_in_memory(key),
+                    Verb::Remove => engine.remove_in_memory(key),
+                };
+            }
+        });
+    }
+
+    fn hear_of_marks(self: Arc<Self>, marks: &[Mark]) {
+        marks.iter().for_each(|mark| self.raise_in_memory(mark));
+        let mut tiers = self.lower.iter().flat_map(|lower| lower.tiers_to_tell(true)).peekable();
+        if tiers.peek().is_none() {
+            return;
+        }
+        tiers.for_each(|tier| tier.mark_later(marks));
+        let engine = Arc::clone(&self);
+        self.runtime.spawn(async move { engine.catch_stores_up().await });
+    }
+
+    /// Invalidates what is older than a change, and loads that began before it.
+    fn invalidate_older(&self, key: &K, verb: Verb, version: Version) {
+        let now = self.clock.now();
+        self.reclaim_dead(key, now);
+        let _old = self.flights.fence_before(key, version, || {
+            let held = self.memory.peek(key, now)?;
+            if held.entry().version >= version {
+                return None;
+            }
+            match verb {
+                Verb::Expire => self.memory.expire(key, now),
+                Verb::Remove => self.memory.remove(key),
+            };
+            Some(held)
+        });
+    }
+}
