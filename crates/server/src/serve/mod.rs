@@ -6,6 +6,7 @@ mod build;
 pub mod connect;
 mod disk;
 mod front;
+mod made_by;
 mod members;
 mod memory;
 mod plan;
@@ -151,9 +152,9 @@ async fn start(settings: Settings) -> Result<(Door, Arc<Server>, admin::Listener
     let disk = disk::open(&settings).await.map_err(|mistake| Diagnostics(vec![*mistake]))?;
     let shared_tiers =
         shared_tiers::open(&settings).await.map_err(|mistake| Diagnostics(vec![*mistake]))?;
-    let registry = build::build(&settings, &connected, &plan, &division, disk.as_ref())
-        .await
-        .map_err(Diagnostics)?;
+    let tiers = build::Tiers { disk: disk.as_ref(), shared: shared_tiers.as_ref() };
+    let registry =
+        build::build(&settings, &connected, &plan, &division, tiers).await.map_err(Diagnostics)?;
     let registry = Arc::new(registry);
     let keyspace = Arc::new(Keyspace::new(KeyspaceOptions {
         memory_limit: usize::try_from(division.plain_keys).ok(),
@@ -234,6 +235,11 @@ async fn drain(door: Door, server: &Arc<Server>, admin: admin::Listener, signals
         let left = patience.saturating_sub(began.elapsed()).max(CLOSE_LEAST);
         if tokio::time::timeout(left, server.connected.close()).await.is_err() {
             tracing::warn!("a database did not let its connections be closed in time");
+        }
+        if let Some(shared) = &server.shared_tiers
+            && !shared.fleet.flush(left).await
+        {
+            tracing::warn!("other servers were not told of everything that was removed here");
         }
         if let Some(disk) = &server.disk {
             disk.close().await;

@@ -1,15 +1,20 @@
 //! The tiers that many servers share: opened before the caches that use them.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use larder_core::{Error, ErrorKind, Result};
+use bytes::Bytes;
+use larder::{BytesCodec, Fleet, FleetOptions, Stores};
+use larder_core::{Error, ErrorKind, Key, Result};
 use larder_memcached::{
-    Credentials, Memcached, MemcachedOptions, ServerAddress, TlsOptions, WhenDead,
+    Credentials, Memcached, MemcachedOptions, MemcachedStore, ServerAddress, StoreOptions,
+    TlsOptions, WhenDead,
 };
 use larder_redis::{RedisOptions, RedisTier, Topology};
 
 use super::connect::with_source;
+use super::made_by::MadeBy;
 use super::secrets::{read, variable_value};
 use crate::config::{DeadServerKeys, Diagnostic, RedisTierOptions, RedisTopology, Settings};
 
@@ -22,6 +27,9 @@ const RETRY_PAUSE_MAX: Duration = Duration::from_secs(10);
 const FLOOR_WINDOW_LEAST: Duration = Duration::from_secs(600);
 const FLOOR_WINDOW_MOST: Duration = Duration::from_secs(24 * 3600);
 
+/// Announcing a change may take this long, however short a reply may take.
+const BUS_TIMEOUT_LEAST: Duration = Duration::from_secs(1);
+
 /// The tiers that this server shares with others.
 #[derive(Clone, Debug)]
 pub struct SharedTiers {
@@ -31,6 +39,29 @@ pub struct SharedTiers {
     pub memcached: Option<Memcached>,
     /// Whether entries are kept in Redis.
     pub keeps_entries_in_redis: bool,
+    /// The other servers.
+    pub fleet: Fleet,
+    memory_ttl: Option<Duration>,
+    floor_window: Duration,
+}
+
+impl SharedTiers {
+    /// The stores below the memory of one cache, if there are any. What is kept in
+    /// them has the cache's own name: an invalidation, which carries it, is about
+    /// the key, whatever made the entry.
+    pub(super) fn stores(&self, cache: &str, made_by: &str) -> Option<Stores<Key, Bytes>> {
+        let mut stores = Stores::new(BytesCodec).memory_ttl(self.memory_ttl);
+        if let Some(memcached) = &self.memcached {
+            let mut options = StoreOptions::default();
+            options.floor_window = self.floor_window;
+            let store = MemcachedStore::with_options(memcached, cache, options);
+            stores = stores.store("memcached", MadeBy::new(store, made_by));
+        }
+        if self.keeps_entries_in_redis {
+            stores = stores.store("redis", MadeBy::new(self.redis.store(cache), made_by));
+        }
+        (self.memcached.is_some() || self.keeps_entries_in_redis).then_some(stores)
+    }
 }
 
 /// Makes the tiers that the configuration names, and tries them. One that cannot
@@ -47,8 +78,19 @@ pub(super) async fn open(settings: &Settings) -> Result<Option<SharedTiers>, Box
     let redis = open_redis(settings).await.map_err(|error| mistake("redis", &error))?;
     let Some(redis) = redis else { return Ok(None) };
     let memcached = open_memcached(settings).await.map_err(|error| mistake("memcached", &error))?;
-    let keeps_entries_in_redis = settings.config.redis.entries.unwrap_or(memcached.is_none());
-    Ok(Some(SharedTiers { redis, memcached, keeps_entries_in_redis }))
+    let options = &settings.config.redis;
+    let fleet = FleetOptions::default()
+        .staleness_bound(options.staleness_bound.0)
+        .timeout(options.reply_timeout.0.max(BUS_TIMEOUT_LEAST));
+    let fleet = Fleet::join(Arc::new(redis.bus()), fleet).await;
+    Ok(Some(SharedTiers {
+        fleet: fleet.map_err(|error| mistake("redis", &error))?,
+        keeps_entries_in_redis: options.entries.unwrap_or(memcached.is_none()),
+        memory_ttl: options.memory_ttl.0,
+        floor_window: floor_window(settings),
+        redis,
+        memcached,
+    }))
 }
 
 async fn open_redis(settings: &Settings) -> Result<Option<RedisTier>> {

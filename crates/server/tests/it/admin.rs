@@ -156,10 +156,11 @@ async fn metrics_are_what_prometheus_reads() {
     let reference = reference.expect("it is there");
     let rows: Vec<Vec<_>> = reference
         .lines()
-        // Those of a Redis are there only in front of one, those of stores only where
-        // there are some; `front` and `disk` hold them to it.
+        // Those of a Redis are there only in front of one, those of stores and of the
+        // bus only where there are some; `front`, `disk` and `fleet` hold them to it.
         .filter(|line| !line.starts_with("| `larder_front_"))
         .filter(|line| !line.starts_with("| `larder_store_"))
+        .filter(|line| !line.starts_with("| `larder_fleet_"))
         .filter_map(|line| Some(line.strip_prefix("| `")?.split(" | ").collect()))
         .collect();
     let named: Vec<_> = rows.iter().map(|row| row[0].trim_end_matches('`')).collect();

@@ -6,6 +6,7 @@ mod config;
 mod demo;
 mod disk;
 mod doctor;
+mod fleet;
 mod front;
 mod postgres;
 mod reload;

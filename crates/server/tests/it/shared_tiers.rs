@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use larder_testkit::certificates::Authority;
-use larder_testkit::memcached::Memcached;
+use larder_testkit::certificates::{Authority, TlsOptions};
+use larder_testkit::memcached::{Memcached, MemcachedOptions};
 use larder_testkit::redis::{RedisOptions, RedisServer};
 
 use crate::running::{Running, larder};
@@ -80,6 +80,35 @@ async fn a_certificate_that_nobody_trusts_is_told() {
     let path = config_with(directory.path(), &section).await;
     let said = refusal(&path);
     assert!(said.contains("certificate") && said.contains("ca_file"), "{said}");
+}
+
+#[tokio::test]
+async fn a_memcached_that_does_not_let_it_in_is_told() {
+    let (redis, authority) = (RedisServer::start(), Authority::new());
+    let memcached = Memcached::launch(&MemcachedOptions {
+        tls: Some(TlsOptions::new(&authority)),
+        ..MemcachedOptions::default()
+    });
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let sections = |options: &str| {
+        format!(
+            "[redis]\nurl = \"redis://{}\"\n\n[memcached]\nservers = [\"{}\"]\n{options}",
+            redis.address(),
+            memcached.address()
+        )
+    };
+    let stranger = Authority::new();
+    let options = format!("tls = true\nca_file = \"{}\"\n", stranger.certificate().display());
+    let path = config_with(directory.path(), &sections(&options)).await;
+    let said = refusal(&path);
+    assert!(said.contains("[memcached] cannot be used") && said.contains("ca_file"), "{said}");
+    let again = tempfile::tempdir().expect("a temporary directory");
+    let options = format!("tls = true\nca_file = \"{}\"\n", authority.certificate().display());
+    let path = config_with(again.path(), &sections(&options)).await;
+    let server = Running::start(again.path(), &["--config", &path]);
+    let shown = format!("entries in memcached: {}", memcached.address());
+    assert!(server.banner.contains(&shown), "{}", server.banner);
+    assert!(server.banner.contains("bus and leases in Redis"), "{}", server.banner);
 }
 
 #[tokio::test]

@@ -141,6 +141,20 @@ metrics! {
         "1 for the state the breaker of a store is in: while it is open the store is not asked";
     STORE_BEHIND: Gauge "larder_store_behind" ["cache", "store"],
         "1 while invalidations wait to be told to a store: what they touch is hidden meanwhile";
+    FLEET_HEARD: Counter "larder_fleet_heard" [],
+        "Changes heard on the bus, those of this server included";
+    FLEET_ANNOUNCED: Counter "larder_fleet_announced" [],
+        "Changes announced on the bus, each time it was";
+    FLEET_FAILED: Counter "larder_fleet_failed" [], "Attempts to announce a change that failed";
+    FLEET_WAITING: Gauge "larder_fleet_waiting" [], "Changes that wait to be announced";
+    FLEET_GAPS: Counter "larder_fleet_gaps" [],
+        "Times that a change was missed, so that everything in memory was in doubt";
+    FLEET_RECONNECTIONS: Counter "larder_fleet_reconnections" [],
+        "Times that the connection to the bus was made anew";
+    FLEET_LAG_SECONDS: Gauge "larder_fleet_lag_seconds" [],
+        "How long the last sign of life of the bus had been on its way at most";
+    FLEET_SILENCE_SECONDS: Gauge "larder_fleet_silence_seconds" [],
+        "For how long the bus has not been heard: past the staleness bound memory is not trusted";
     ORIGIN_BREAKER_STATE: Gauge "larder_origin_breaker_state" ["origin", "state"],
         "1 for the state the breaker is in";
     ORIGIN_LOADS_RUNNING: Gauge "larder_origin_loads_running" ["origin"],
@@ -180,11 +194,12 @@ Every number is read where it is counted, when it is asked for; those of the pro
 where the system does not tell them.
 ";
 
-const SECTIONS: [(&str, &str); 5] = [
+const SECTIONS: [(&str, &str); 6] = [
     ("The process and the Redis door", ""),
     ("Plain keys", "larder_plain_"),
     ("Caches", "larder_cache_"),
     ("Stores below memory: disk, Redis, memcached", "larder_store_"),
+    ("The bus between servers", "larder_fleet_"),
     ("Origins", "larder_origin_"),
 ];
 
