@@ -12,7 +12,7 @@ use crate::builder::CacheBuilder;
 use crate::engine::{CacheKey, CacheValue, Engine};
 use crate::hit::Hit;
 use crate::inspection::Inspection;
-use crate::lower::StoreStatistics;
+use crate::lower::{LeaseStatistics, StoreStatistics};
 use crate::origin::{BreakerState, OriginGuard};
 use crate::pipeline::Source;
 use crate::policy::{Policy, validate};
@@ -228,6 +228,13 @@ impl<K: CacheKey, V: CacheValue> Cache<K, V> {
     pub fn stores(&self) -> Vec<StoreStatistics> {
         let tiers = self.0.lower.iter().flat_map(|lower| &lower.tiers);
         tiers.map(|tier| tier.statistics(&self.0.clock)).collect()
+    }
+
+    /// What became of the leases it asked for. `None`: it asks for none.
+    #[must_use]
+    pub fn leases(&self) -> Option<LeaseStatistics> {
+        let (_, desk) = self.0.lower.as_ref()?.desk()?;
+        Some(desk.statistics(&self.0.clock))
     }
 
     /// What happens in the cache from now on. Costs each event a lock while

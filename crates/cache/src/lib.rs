@@ -64,13 +64,13 @@ pub use fleet::{Fleet, FleetOptions, FleetStatistics};
 pub use hit::{Freshness, Hit, StaleReason, Tier};
 pub use inspection::Inspection;
 pub use larder_core::{
-    BoxError, BytesCodec, Class, Clock, Codec, DynOrigin, DynStore, Entry, Error, ErrorKind,
-    HeapSize, JsonCodec, Key, KeyBuilder, KeyPattern, LoadCause, LoadContext, Loaded, ManualClock,
-    Moment, Origin, Outcome, PatternError, Result, SharedKey, Store, Tag, Tags, Ttl, TtlClass,
-    Value, Version, canonical_json, json_hash,
+    BoxError, Bus, BytesCodec, Class, Clock, Codec, DynBus, DynLease, DynOrigin, DynStore, Entry,
+    Error, ErrorKind, HeapSize, JsonCodec, Key, KeyBuilder, KeyPattern, Lease, LoadCause,
+    LoadContext, Loaded, ManualClock, Moment, Origin, Outcome, PatternError, Result, SharedKey,
+    Store, Tag, Tags, Ttl, TtlClass, Value, Version, canonical_json, json_hash,
 };
 pub use larder_memory::{Limit, MemoryStatistics, RemovalCause, RemovalCounts};
-pub use lower::{StoreStatistics, Stores};
+pub use lower::{LeaseStatistics, StoreStatistics, Stores};
 pub use origin::{Breaker, BreakerState, LoadBudget, OriginGuard};
 pub use policy::{Policy, TtlByAge};
 pub use request::{Get, GetOrLoad, Put};

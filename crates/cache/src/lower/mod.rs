@@ -5,9 +5,12 @@
 //!   └ Lower   the same inside the engine: codec, form of keys, tiers
 //!       └ StoreTier   one store behind its breaker and timeout, with what it
 //!                     has not heard of yet
+//!       └ LeaseDesk   where one node is chosen to load a key
 //! ```
 //! The steps that use them are in `pipeline::stores`.
 
+mod caller;
+mod desk;
 mod pending;
 mod tier;
 
@@ -17,13 +20,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use larder_core::{
-    Class, Codec, DynStore, Entry, Error, ErrorKind, Key, Moment, Result, SharedKey, Store,
-    StoredEntry, Ttl, Value,
+    Class, Codec, DynLease, DynStore, Entry, Error, ErrorKind, Key, Lease, Moment, Result,
+    SharedKey, Store, StoredEntry, Ttl, Value,
 };
 
 use crate::origin::Breaker;
+pub(crate) use caller::Grounds;
+pub(crate) use desk::LeaseDesk;
+pub use desk::LeaseStatistics;
 pub use tier::StoreStatistics;
-pub(crate) use tier::{Grounds, Memories, StoreTier};
+pub(crate) use tier::{Memories, StoreTier};
 
 /// The tiers below memory, nearest first, and how values become bytes there.
 ///
@@ -50,6 +56,7 @@ pub struct Stores<K, V> {
     codec: Arc<dyn Codec<V>>,
     encode: fn(&K) -> Key,
     stores: Vec<(String, Arc<dyn DynStore>)>,
+    lease: Option<Arc<dyn DynLease>>,
     memory_ttl: Option<Duration>,
     timeout: Duration,
     breaker: Breaker,
@@ -62,6 +69,7 @@ impl<K: SharedKey, V: 'static> Stores<K, V> {
             codec: Arc::new(codec),
             encode: K::to_key,
             stores: Vec::new(),
+            lease: None,
             memory_ttl: Some(Duration::from_secs(60)),
             timeout: Duration::from_millis(500),
             breaker: Breaker::default().open_for(Duration::from_secs(5)),
@@ -78,6 +86,20 @@ impl<K, V> Stores<K, V> {
     /// The same, for a store that is chosen at run time.
     pub fn shared_store(mut self, name: &str, store: Arc<dyn DynStore>) -> Self {
         self.stores.push((name.to_owned(), store));
+        self
+    }
+
+    /// Has one node at a time load a key (R2): the others wait for it and find its
+    /// answer in a store that they share. A node that dies meanwhile costs them half
+    /// of the hard timeout at most; where nobody can be asked, each loads for itself.
+    /// Costs two more round trips for each load. Default: every node loads.
+    pub fn lease(self, lease: impl Lease) -> Self {
+        self.shared_lease(Arc::new(lease))
+    }
+
+    /// The same, for leases that are chosen at run time.
+    pub fn shared_lease(mut self, lease: Arc<dyn DynLease>) -> Self {
+        self.lease = Some(lease);
         self
     }
 
@@ -114,6 +136,7 @@ pub(crate) struct Lower<K, V> {
     pub(crate) codec: Arc<dyn Codec<V>>,
     pub(crate) encode: fn(&K) -> Key,
     pub(crate) tiers: Vec<StoreTier>,
+    desk: Option<LeaseDesk>,
     pub(crate) memory_ttl: Option<Duration>,
 }
 
@@ -125,7 +148,7 @@ impl<K, V: 'static> Lower<K, V> {
         stores: Stores<K, V>,
         has_fleet: bool,
     ) -> Result<Option<Self>> {
-        let Stores { codec, encode, stores, memory_ttl, timeout, breaker } = stores;
+        let Stores { codec, encode, stores, lease, memory_ttl, timeout, breaker } = stores;
         if stores.is_empty() {
             return Ok(None);
         }
@@ -153,11 +176,21 @@ impl<K, V: 'static> Lower<K, V> {
             return Err(wrong("a timeout of zero lets no store answer")
                 .remedy("give `timeout` some milliseconds, or declare no stores"));
         }
+        if lease.is_some() && !has_fleet {
+            return Err(wrong("a lease is of no use to a process that shares no store")
+                .remedy("join a fleet and share a store, or declare no lease"));
+        }
+        let desk = lease.map(|lease| LeaseDesk::new(lease, timeout, breaker));
         let tiers = stores
             .into_iter()
             .map(|(name, store)| StoreTier::new(name, store, timeout, breaker))
             .collect();
-        Ok(Some(Self { codec, encode, tiers, memory_ttl }))
+        Ok(Some(Self { codec, encode, tiers, desk, memory_ttl }))
+    }
+
+    /// Where leases are asked for, if they are.
+    pub(crate) fn desk(&self) -> Option<(&Self, &LeaseDesk)> {
+        self.desk.as_ref().map(|desk| (self, desk))
     }
 
     /// The stores that have to be told of a change: not those that hear of what was

@@ -1,19 +1,14 @@
 //! One store behind its breaker and its timeout.
 
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use futures_util::future::{Either, select};
-use larder_core::{
-    Clock, DynStore, ErrorKind, Key, Mark, PutCondition, Result, StoredEntry, Verb, Version,
-};
+use larder_core::{Clock, DynStore, Key, Mark, PutCondition, Result, StoredEntry, Verb, Version};
 
+use super::caller::{Caller, Grounds};
 use super::pending::Pending;
-use crate::origin::{Breaker, BreakerState, BreakerSwitch};
-use crate::runtime::Runtime;
+use crate::origin::{Breaker, BreakerState};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -43,8 +38,7 @@ pub struct StoreStatistics {
 pub(crate) struct StoreTier {
     name: String,
     store: Arc<dyn DynStore>,
-    timeout: Duration,
-    breaker: BreakerSwitch,
+    caller: Caller,
     /// Whether what it remembers of before this process is known.
     is_known: AtomicBool,
     /// What it is being told, or is to be told before it is trusted.
@@ -55,20 +49,12 @@ pub(crate) struct StoreTier {
     misses: AtomicU64,
     undecodable: AtomicU64,
     fills: AtomicU64,
-    failures: AtomicU64,
 }
 
 /// What a store remembers of before this process.
 pub(crate) struct Memories {
     pub(crate) marks: Vec<Mark>,
     pub(crate) newest: Version,
-}
-
-/// Where a tier's calls run.
-#[derive(Clone, Copy)]
-pub(crate) struct Grounds<'e> {
-    pub(crate) runtime: &'e Runtime,
-    pub(crate) clock: &'e Clock,
 }
 
 impl StoreTier {
@@ -81,8 +67,7 @@ impl StoreTier {
         Self {
             name,
             store,
-            timeout,
-            breaker: BreakerSwitch::new(breaker),
+            caller: Caller::new(timeout, breaker),
             is_known: AtomicBool::new(false),
             pending: Mutex::new(Pending::default()),
             is_behind: AtomicBool::new(false),
@@ -90,7 +75,6 @@ impl StoreTier {
             misses: AtomicU64::new(0),
             undecodable: AtomicU64::new(0),
             fills: AtomicU64::new(0),
-            failures: AtomicU64::new(0),
         }
     }
 
@@ -101,9 +85,9 @@ impl StoreTier {
             hits: count(&self.hits),
             misses: count(&self.misses),
             fills: count(&self.fills),
-            failures: count(&self.failures),
+            failures: self.caller.failures(),
             undecodable: count(&self.undecodable),
-            breaker: self.breaker.state(clock.now()),
+            breaker: self.caller.breaker(clock),
             is_behind: self.is_behind.load(Ordering::Relaxed),
         }
     }
@@ -284,32 +268,12 @@ impl StoreTier {
         Some(())
     }
 
-    /// One call of the store, unless its breaker is open. `None` if it failed.
     async fn call<T>(
         &self,
         call: impl Future<Output = Result<T>>,
-        Grounds { runtime, clock }: Grounds<'_>,
+        grounds: Grounds<'_>,
     ) -> Option<T> {
-        let ticket = self.breaker.enter(clock.now()).ok()?;
-        let deadline = clock.precise_now() + self.timeout;
-        // Stores are foreign code: one that panics has failed.
-        let call = std::pin::pin!(AssertUnwindSafe(call).catch_unwind());
-        let sleep = std::pin::pin!(runtime.sleep_until(clock, deadline));
-        let answer = match select(call, sleep).await {
-            Either::Left((Ok(answer), _)) => answer.map_err(|error| error.kind()),
-            Either::Left((Err(_), _)) => Err(ErrorKind::Panicked),
-            Either::Right(_) => Err(ErrorKind::Timeout),
-        };
-        // That the store refuses a call for good is no sign of its death.
-        let is_sick = matches!(
-            answer,
-            Err(ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Panicked)
-        );
-        self.breaker.settle(ticket, is_sick, clock.now());
-        if answer.is_err() {
-            self.failures.fetch_add(1, Ordering::Relaxed);
-        }
-        answer.ok()
+        self.caller.call(call, grounds).await
     }
 }
 

@@ -11,6 +11,7 @@ use super::departure::Crew;
 use super::land::Aftermath;
 use crate::engine::{CacheKey, CacheValue, Engine};
 use crate::flight::{Flight, Landing};
+use crate::lower::Lower;
 use crate::origin::Permit;
 use crate::telemetry::EndedBy;
 
@@ -22,6 +23,17 @@ pub(crate) enum Source<V> {
     Stores,
     /// A loader given with the request.
     Once(Box<dyn FnOnce() -> BoxFuture<'static, Result<Loaded<V>>> + Send>),
+}
+
+impl<V> Source<V> {
+    /// What flights that this source was not asked for ask. A loader that a caller
+    /// brings along is for one flight.
+    pub(super) fn again(&self) -> Self {
+        match self {
+            Self::Origin | Self::Once(_) => Self::Origin,
+            Self::Stores => Self::Stores,
+        }
+    }
 }
 
 /// A finished call of a source: one answer for each flight.
@@ -63,14 +75,19 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             match (rest.is_empty(), source) {
                 (true, _) => {}
                 (false, Source::Stores) => rest.iter().for_each(|flight| engine.not_held(flight)),
-                (false, source) => engine.load_from(source, rest, place).await,
+                (false, source) => match engine.lower.as_ref().and_then(Lower::desk) {
+                    Some((lower, desk)) if engine.policy.load().class.may_be_cached() => {
+                        engine.load_leased(lower, desk, source, rest, place).await;
+                    }
+                    _ => engine.load_from(source, rest, place).await,
+                },
             }
         };
         self.runtime.spawn(task);
     }
 
     /// Asks the source for what no store has, and tells the stores.
-    async fn load_from(
+    pub(super) async fn load_from(
         self: &Arc<Self>,
         source: Source<V>,
         flights: &[Arc<Flight<K, V>>],

@@ -6,6 +6,7 @@
 //! | join the key's flight, or begin one with a fence token | `read::Engine::load` |
 //! | flights gathered into loads, one a batch | `departure` |
 //! | the stores below memory, in order | `stores::Engine::consult` |
+//! | one node at a time for each key | `lease::Engine::load_leased` |
 //! | budget, breaker, the origin under its hard timeout | `load::Engine::ask` |
 //! | keep the answer if its fence still holds | `land::Engine::land` |
 //! | fill every store with what was kept | `stores::Engine::fill` |
@@ -17,6 +18,7 @@ mod batch;
 mod departure;
 mod hear;
 mod land;
+mod lease;
 mod load;
 mod read;
 mod refresh;

@@ -206,7 +206,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         if self.seat.is_some() { Version::ZERO } else { versions.next() }
     }
 
-    fn grounds(&self) -> Grounds<'_> {
+    pub(super) fn grounds(&self) -> Grounds<'_> {
         Grounds { runtime: &self.runtime, clock: &self.clock }
     }
 }

@@ -9,6 +9,7 @@ mod events;
 mod fences;
 mod fleet;
 mod freshness;
+mod leases;
 mod shutdown;
 mod single_flight;
 mod stores;
