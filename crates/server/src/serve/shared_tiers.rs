@@ -50,7 +50,8 @@ impl SharedTiers {
     /// them has the cache's own name: an invalidation, which carries it, is about
     /// the key, whatever made the entry.
     pub(super) fn stores(&self, cache: &str, made_by: &str) -> Option<Stores<Key, Bytes>> {
-        let mut stores = Stores::new(BytesCodec).memory_ttl(self.memory_ttl);
+        let lease = self.redis.lease(cache);
+        let mut stores = Stores::new(BytesCodec).memory_ttl(self.memory_ttl).lease(lease);
         if let Some(memcached) = &self.memcached {
             let mut options = StoreOptions::default();
             options.floor_window = self.floor_window;

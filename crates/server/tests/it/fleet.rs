@@ -19,14 +19,14 @@ use crate::serve::get;
 use crate::shared_tiers::{config_with, user_without};
 
 /// Servers with one configuration.
-struct Servers {
+pub(crate) struct Servers {
     directory: TempDir,
     path: String,
-    running: Vec<Running>,
+    pub(crate) running: Vec<Running>,
 }
 
 impl Servers {
-    async fn start(count: usize, sections: &str) -> Self {
+    pub(crate) async fn start(count: usize, sections: &str) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = config_with(directory.path(), sections).await;
         let mut servers = Self { directory, path, running: Vec::new() };
@@ -51,7 +51,7 @@ impl Servers {
     }
 
     /// How often all of them have read the origin for this cache.
-    async fn loads(&self, cache: &str) -> f64 {
+    pub(crate) async fn loads(&self, cache: &str) -> f64 {
         let mut loads = 0.0;
         for server in &self.running {
             let sample = format!("larder_cache_loads_total{{cache=\"{cache}\"}}");
@@ -96,7 +96,7 @@ async fn tell(redis: &mut MultiplexedConnection, words: &[&str]) -> redis::Redis
 /// change that is heard at all is heard far sooner.
 const HEARD_WITHIN: Duration = Duration::from_secs(4);
 
-fn redis_section(redis: &RedisServer) -> String {
+pub(crate) fn redis_section(redis: &RedisServer) -> String {
     format!("[redis]\nurl = \"redis://{}\"\n", redis.address())
 }
 
@@ -332,10 +332,18 @@ async fn the_doctor_counts_who_listens_and_every_metric_of_the_bus_is_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let reference = std::fs::read_to_string(root.join("docs/reference/metrics.md"));
     let reference = reference.expect("it is there");
-    let rows = reference.lines().filter(|line| line.starts_with("| `larder_fleet_"));
-    let names: Vec<_> = rows.filter_map(|row| row.split('`').nth(1)).collect();
-    assert_eq!(names.len(), 8, "{names:?}");
-    for name in names {
-        assert!(servers.running[0].metric(name).await.is_some(), "{name}");
+    let named = |start: &str| -> Vec<String> {
+        let rows = reference.lines().filter(|line| line.starts_with(start));
+        rows.filter_map(|row| Some(row.split('`').nth(1)?.to_owned())).collect()
+    };
+    let (bus, leases) = (named("| `larder_fleet_"), named("| `larder_lease_"));
+    assert_eq!((bus.len(), leases.len()), (8, 2), "{bus:?} {leases:?}");
+    for name in bus {
+        assert!(servers.running[0].metric(&name).await.is_some(), "{name}");
+    }
+    let page = servers.running[0].request(reqwest::Method::GET, "/metrics").await;
+    let page = page.text().await.expect("metrics are text");
+    for name in leases {
+        assert!(page.contains(&format!("\n{name}{{cache=\"album\",")), "{name}: {page}");
     }
 }

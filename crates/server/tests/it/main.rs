@@ -8,6 +8,7 @@ mod disk;
 mod doctor;
 mod fleet;
 mod front;
+mod leases;
 mod postgres;
 mod reload;
 mod resp;

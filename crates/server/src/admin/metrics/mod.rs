@@ -25,6 +25,7 @@ pub(super) fn text(server: &Server, format: Format) -> Result<String, fmt::Error
     let mut families = server::families(server);
     families.extend(caches::families(server));
     families.extend(stores::families(server));
+    families.extend(stores::leases(server));
     families.extend(fleet::families(server));
     encode::encode(families, format)
 }

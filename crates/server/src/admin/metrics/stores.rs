@@ -7,6 +7,9 @@ use super::{counter, gauge, table};
 use crate::admin::health::breaker_name;
 use crate::serve::Server;
 
+const STATES: [BreakerState; 3] =
+    [BreakerState::Closed, BreakerState::HalfOpen, BreakerState::Open];
+
 /// One store of one cache at the moment of asking.
 struct Look {
     cache: String,
@@ -14,8 +17,6 @@ struct Look {
 }
 
 pub(super) fn families(server: &Server) -> Vec<Family> {
-    const STATES: [BreakerState; 3] =
-        [BreakerState::Closed, BreakerState::HalfOpen, BreakerState::Open];
     let looks: Vec<_> = server
         .registry
         .served()
@@ -43,6 +44,38 @@ pub(super) fn families(server: &Server) -> Vec<Family> {
         counter(table::STORE_UNDECODABLE, each(&looks, |it| it.undecodable)),
         gauge(table::STORE_BREAKER_STATE, states.collect()),
         gauge(table::STORE_BEHIND, each(&looks, |it| f64::from(u8::from(it.is_behind)))),
+    ]
+}
+
+/// The leases of the caches that ask for some.
+pub(super) fn leases(server: &Server) -> Vec<Family> {
+    let served = server.registry.served().iter();
+    let looks: Vec<_> = served
+        .filter_map(|served| Some((served.name().to_owned(), served.cache.leases()?)))
+        .collect();
+    if looks.is_empty() {
+        return Vec::new();
+    }
+    let requests = looks.iter().flat_map(|(cache, leases)| {
+        let outcomes = [
+            ("won", leases.won),
+            ("waited", leases.waited),
+            ("skipped", leases.skipped),
+            ("failed", leases.failures),
+        ];
+        outcomes.map(|(outcome, count)| {
+            (vec![("cache", cache.clone()), ("outcome", outcome.to_owned())], count)
+        })
+    });
+    let states = looks.iter().flat_map(|(cache, leases)| {
+        STATES.map(|state| {
+            let labels = vec![("cache", cache.clone()), ("state", breaker_name(state).to_owned())];
+            (labels, f64::from(u8::from(state == leases.breaker)))
+        })
+    });
+    vec![
+        counter(table::LEASE_REQUESTS, requests.collect()),
+        gauge(table::LEASE_BREAKER_STATE, states.collect()),
     ]
 }
 

@@ -141,6 +141,10 @@ metrics! {
         "1 for the state the breaker of a store is in: while it is open the store is not asked";
     STORE_BEHIND: Gauge "larder_store_behind" ["cache", "store"],
         "1 while invalidations wait to be told to a store: what they touch is hidden meanwhile";
+    LEASE_REQUESTS: Counter "larder_lease_requests" ["cache", "outcome"],
+        "Leases asked for before a load: won, waited for another server, skipped or failed";
+    LEASE_BREAKER_STATE: Gauge "larder_lease_breaker_state" ["cache", "state"],
+        "1 for the state of the breaker: while it is open each server loads for itself";
     FLEET_HEARD: Counter "larder_fleet_heard" [],
         "Changes heard on the bus, those of this server included";
     FLEET_ANNOUNCED: Counter "larder_fleet_announced" [],
@@ -194,11 +198,12 @@ Every number is read where it is counted, when it is asked for; those of the pro
 where the system does not tell them.
 ";
 
-const SECTIONS: [(&str, &str); 6] = [
+const SECTIONS: [(&str, &str); 7] = [
     ("The process and the Redis door", ""),
     ("Plain keys", "larder_plain_"),
     ("Caches", "larder_cache_"),
     ("Stores below memory: disk, Redis, memcached", "larder_store_"),
+    ("Leases: of all servers one loads a key", "larder_lease_"),
     ("The bus between servers", "larder_fleet_"),
     ("Origins", "larder_origin_"),
 ];
