@@ -273,6 +273,89 @@ async fn without_redis_servers_go_on_within_their_bound_and_agree_again_afterwar
 }
 
 #[tokio::test]
+async fn a_redis_that_stands_still_costs_time_and_no_error() {
+    let redis = RedisServer::start();
+    let servers = Servers::start(2, &redis_section(&redis)).await;
+    let mut nodes = servers.connections().await;
+    get(&mut nodes[0], "album:7").await.expect("it is there");
+    redis.pause();
+    for node in &mut nodes {
+        let began = Instant::now();
+        let album = get(node, "album:8").await.expect("it is there");
+        assert!(album.contains("Milestones"), "{album}");
+        assert!(began.elapsed() < Duration::from_secs(10), "it took {:?}", began.elapsed());
+    }
+    let failures = "larder_store_failures_total{cache=\"album\",store=\"redis\"}";
+    servers.running[1].wait_for_metric(failures, 1.0).await;
+    redis.resume();
+    servers.rename_album("So What").await;
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(error) = tell(&mut nodes[1], &["LARDER.REMOVE", "KEY", "album:7"]).await {
+        assert!(Instant::now() < deadline, "{error}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    for node in &mut nodes {
+        wait_for(node, "album:7", "So What").await;
+    }
+}
+
+#[tokio::test]
+async fn without_memcached_changes_are_heard_and_it_is_told_what_it_missed() {
+    let (redis, memcached) = (RedisServer::start(), Memcached::start());
+    let section = format!("\n[memcached]\nservers = [\"{}\"]\n", memcached.address());
+    let servers = Servers::start(2, &(redis_section(&redis) + &section)).await;
+    let mut nodes = servers.connections().await;
+    for node in &mut nodes {
+        get(node, "album:7").await.expect("it is there");
+    }
+    // It keeps what it has, and cannot be told.
+    memcached.pause();
+    servers.rename_album("So What").await;
+    tell(&mut nodes[0], &["LARDER.REMOVE", "KEY", "album:7"]).await.expect("the bus has it");
+    for node in &mut nodes {
+        wait_for(node, "album:7", "So What").await;
+    }
+    let behind = "larder_store_behind{cache=\"album\",store=\"memcached\"}";
+    assert_eq!(servers.running[0].metric(behind).await, Some(1.0));
+    memcached.resume();
+    // Asked again, it is told first.
+    let deadline = Instant::now() + PATIENCE;
+    while servers.running[0].metric(behind).await != Some(0.0) {
+        assert!(Instant::now() < deadline, "it is not told; log:\n{}", servers.running[0].log());
+        get(&mut nodes[0], "album:8").await.expect("it is there");
+        tell(&mut nodes[0], &["LARDER.REMOVE", "KEY", "album:8"]).await.expect("the bus has it");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    for node in &mut nodes {
+        assert!(get(node, "album:7").await.expect("it is there").contains("So What"));
+    }
+}
+
+#[tokio::test]
+async fn servers_with_another_query_have_other_entries_and_hear_of_the_same_changes() {
+    let redis = RedisServer::start();
+    let mut servers = Servers::start(1, &redis_section(&redis)).await;
+    let text = std::fs::read_to_string(&servers.path).expect("it is there");
+    servers.path = servers.directory.path().join("new.toml").display().to_string();
+    let text = text.replace("SELECT id, title", "SELECT title");
+    std::fs::write(&servers.path, text).expect("it can be written");
+    servers.start_another();
+    let mut nodes = servers.connections().await;
+    let (old, new) = (r#"{"id":7,"title":"#, r#"[{"title":"#);
+    for (node, start) in nodes.iter_mut().zip([old, new]) {
+        let list = get(node, "artist:3:albums").await.expect("it is there");
+        assert!(list.contains(start) && list.contains("Kind of Blue"), "{list}");
+    }
+    servers.rename_album("So What").await;
+    let words = ["LARDER.REMOVE", "KEY", "artist:3:albums"];
+    tell(&mut nodes[0], &words).await.expect("it is announced");
+    for (node, start) in nodes.iter_mut().zip([old, new]) {
+        wait_for(node, "artist:3:albums", "So What").await;
+        assert!(get(node, "artist:3:albums").await.expect("it is there").contains(start));
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_starts_without_redis_joins_when_it_is_there() {
     let redis = RedisServer::start();
     redis.kill();
