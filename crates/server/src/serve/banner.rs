@@ -67,8 +67,11 @@ fn databases(text: &mut String, server: &Server) {
 fn shared_tiers(text: &mut String, server: &Server) {
     let Some(shared) = &server.shared_tiers else { return };
     let prefix = &server.started_with.redis.prefix;
-    let parts =
-        if shared.keeps_entries_in_redis { "entries, bus and leases" } else { "bus and leases" };
+    let parts = match (shared.keeps_entries_in_redis, &shared.memcached) {
+        (true, _) => "entries, bus and leases",
+        (false, Some(_)) => "bus and leases",
+        (false, None) => "bus",
+    };
     let _ = writeln!(text, "  shared    {parts} in Redis, with the prefix {prefix}");
     if let Some(memcached) = &shared.memcached {
         let servers: Vec<_> =

@@ -203,7 +203,7 @@ proptest! {
 #[test]
 fn what_the_guide_shows_has_no_mistake() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    for name in ["README.md", "docs/guide/getting-started.md"] {
+    for name in ["README.md", "docs/guide/getting-started.md", "docs/guide/tiers.md"] {
         let page = std::fs::read_to_string(root.join(name)).expect("the page is there");
         let blocks: Vec<_> = page
             .split("```toml\n")
