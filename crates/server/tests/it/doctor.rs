@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use larder_testkit::memcached::Memcached;
-use larder_testkit::redis::{RedisOptions, RedisServer};
+use larder_testkit::redis::{Cluster, RedisOptions, RedisServer, Sentinel};
 use serde_json::Value;
 
+use crate::fleet::{cluster_section, sentinel_section};
 use crate::running::larder;
 use crate::shared_tiers::{config_with, user_without};
 
@@ -89,6 +90,29 @@ async fn sound_tiers_are_found_sound() {
     assert_eq!(status, 0, "{said}");
     assert!(said.contains(&format!("redis {}\n  ok ", redis.address())), "{said}");
     assert!(said.contains("everything works"), "{said}");
+}
+
+#[tokio::test]
+async fn clusters_and_sentinels_are_looked_at() {
+    let (cluster, sentinel) = (Cluster::start(), Sentinel::start());
+    for (section, primaries) in [(cluster_section(&cluster), 3), (sentinel_section(&sentinel), 1)] {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = config_with(directory.path(), &section).await;
+        let (findings, is_healthy) = findings(&path);
+        assert!(is_healthy, "{findings:#?}");
+        let roles =
+            findings.iter().filter(|it| it["check"] == "role" && it["message"] == "primary");
+        assert_eq!(roles.count(), primaries, "{findings:#?}");
+        for (tier, check) in [("redis", "rights"), ("redis", "round trip"), ("bus", "message")] {
+            assert_eq!(found(&findings, tier, check)["level"], "fine", "{findings:#?}");
+        }
+    }
+    sentinel.servers().iter().for_each(RedisServer::kill);
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = config_with(directory.path(), &sentinel_section(&sentinel)).await;
+    let (findings, is_healthy) = findings(&path);
+    assert!(!is_healthy, "{findings:#?}");
+    assert_eq!(found(&findings, "redis", "reachable")["level"], "failure");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Several servers over one database that share a Redis, and perhaps memcached:
 //! what one is told to give up, all give up.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -100,6 +101,24 @@ pub(crate) fn redis_section(redis: &RedisServer) -> String {
     format!("[redis]\nurl = \"redis://{}\"\n", redis.address())
 }
 
+/// The section for a cluster.
+pub(crate) fn cluster_section(cluster: &Cluster) -> String {
+    format!("[redis]\nurls = {}\ntopology = \"cluster\"\n", urls(&cluster.addresses()))
+}
+
+/// The section for a primary that sentinels watch.
+pub(crate) fn sentinel_section(sentinel: &Sentinel) -> String {
+    format!(
+        "[redis]\nurls = {}\ntopology = \"sentinel\"\nsentinel_service = \"{SENTINEL_NAME}\"\n",
+        urls(&sentinel.addresses())
+    )
+}
+
+fn urls(addresses: &[SocketAddr]) -> String {
+    let urls = addresses.iter().map(|address| format!("\"redis://{address}\""));
+    format!("[{}]", urls.collect::<Vec<_>>().join(", "))
+}
+
 /// What holds whatever keeps the entries.
 async fn agree(sections: &str, store: &str) {
     let servers = Servers::start(3, sections).await;
@@ -181,23 +200,41 @@ async fn servers_agree_over_tls_with_no_more_rights_than_needed() {
 
 #[tokio::test]
 async fn servers_that_share_a_cluster_agree() {
-    let cluster = Cluster::start();
-    let urls: Vec<_> =
-        cluster.addresses().iter().map(|address| format!("\"redis://{address}\"")).collect();
-    agree(&format!("[redis]\nurls = [{}]\ntopology = \"cluster\"\n", urls.join(", ")), "redis")
-        .await;
+    agree(&cluster_section(&Cluster::start()), "redis").await;
 }
 
 #[tokio::test]
 async fn servers_that_ask_sentinels_agree() {
+    agree(&sentinel_section(&Sentinel::start()), "redis").await;
+}
+
+#[tokio::test]
+async fn servers_agree_again_after_a_failover() {
     let sentinel = Sentinel::start();
-    let urls: Vec<_> =
-        sentinel.addresses().iter().map(|address| format!("\"redis://{address}\"")).collect();
-    let section = format!(
-        "[redis]\nurls = [{}]\ntopology = \"sentinel\"\nsentinel_service = \"{SENTINEL_NAME}\"\n",
-        urls.join(", ")
-    );
-    agree(&section, "redis").await;
+    let servers = Servers::start(2, &sentinel_section(&sentinel)).await;
+    let mut nodes = servers.connections().await;
+    for node in &mut nodes {
+        get(node, "album:7").await.expect("it is there");
+    }
+    let old = sentinel.primary();
+    old.kill();
+    servers.rename_album("So What").await;
+    // Reads go on; what cannot be announced is, later.
+    let refused = tell(&mut nodes[0], &["LARDER.REMOVE", "KEY", "album:7"]).await;
+    refused.expect_err("nobody can be told");
+    sentinel.wait_for_failover(old.address());
+    for node in &mut nodes {
+        wait_for(node, "album:7", "So What").await;
+    }
+    servers.rename_album("Freddie Freeloader").await;
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(error) = tell(&mut nodes[1], &["LARDER.REMOVE", "KEY", "album:7"]).await {
+        assert!(Instant::now() < deadline, "{error}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    for node in &mut nodes {
+        wait_for(node, "album:7", "Freddie").await;
+    }
 }
 
 #[tokio::test]
