@@ -71,11 +71,7 @@ impl SharedTiers {
 /// # Errors
 /// At its place in the file, if a login, a certificate or a right is missing.
 pub(super) async fn open(settings: &Settings) -> Result<Option<SharedTiers>, Box<Diagnostic>> {
-    let mistake = |section: &str, error: &Error| {
-        let message = format!("[{section}] cannot be used: {}", with_source(error));
-        let remedy = error.remedy_text().unwrap_or_default().to_owned();
-        Box::new(settings.error_at(&[section], message, remedy))
-    };
+    let mistake = |section: &str, error: &Error| Box::new(mistake(settings, section, error));
     let redis = open_redis(settings).await.map_err(|error| mistake("redis", &error))?;
     let Some(redis) = redis else { return Ok(None) };
     let memcached = open_memcached(settings).await.map_err(|error| mistake("memcached", &error))?;
@@ -92,6 +88,31 @@ pub(super) async fn open(settings: &Settings) -> Result<Option<SharedTiers>, Box
         redis,
         memcached,
     }))
+}
+
+/// What is wrong with a tier, at its section.
+fn mistake(settings: &Settings, section: &str, error: &Error) -> Diagnostic {
+    let message = format!("[{section}] cannot be used: {}", with_source(error));
+    let remedy = error.remedy_text().unwrap_or("check that it runs and can be reached").to_owned();
+    settings.error_at(&[section], message, remedy)
+}
+
+/// What only the tiers themselves can tell about a configuration: whether they can
+/// be reached, and whether they let this server in.
+pub(super) async fn check(settings: &Settings) -> Vec<Diagnostic> {
+    let redis = async {
+        let Some(options) = redis_options(settings)? else { return Ok(()) };
+        RedisTier::connect(options).await.map(drop)
+    };
+    let memcached = async {
+        let Some(options) = memcached_options(settings)? else { return Ok(()) };
+        Memcached::connect(options).await.map(drop)
+    };
+    let (redis, memcached) = tokio::join!(redis, memcached);
+    [("redis", redis), ("memcached", memcached)]
+        .into_iter()
+        .filter_map(|(section, tried)| Some(mistake(settings, section, &tried.err()?)))
+        .collect()
 }
 
 async fn open_redis(settings: &Settings) -> Result<Option<RedisTier>> {

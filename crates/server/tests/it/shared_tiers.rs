@@ -1,12 +1,17 @@
 //! `[redis]` and `[memcached]`: what a server does with them when it starts.
 
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
 use larder_testkit::certificates::{Authority, TlsOptions};
 use larder_testkit::memcached::{Memcached, MemcachedOptions};
 use larder_testkit::redis::{RedisOptions, RedisServer};
 
-use crate::running::{Running, larder};
+use tempfile::TempDir;
+
+use crate::running::{Running, larder, wait_until};
 use crate::serve::{config, get};
 
 /// The rules of a user with every right but those named.
@@ -111,6 +116,105 @@ async fn a_memcached_that_does_not_let_it_in_is_told() {
     assert!(server.banner.contains("bus and leases in Redis"), "{}", server.banner);
 }
 
+/// A memcached that asks for a password. The testkit's own looks whether it
+/// answers without one.
+struct PasswordMemcached {
+    child: Child,
+    address: SocketAddr,
+    _directory: TempDir,
+}
+
+impl PasswordMemcached {
+    async fn start(users: &str) -> Self {
+        let directory = TempDir::new().expect("a temporary directory");
+        let file = directory.path().join("users");
+        std::fs::write(&file, users).expect("it can be written");
+        // The server runs as another user.
+        for (path, mode) in [(directory.path(), 0o755), (&*file, 0o644)] {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+                .expect("one's own file can be opened to others");
+        }
+        let address = SocketAddr::from(([127, 0, 0, 1], larder_testkit::process::free_port()));
+        let child = Command::new("memcached")
+            .args(["-u", "nobody", "-U", "0", "-l", &address.to_string(), "-Y"])
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("memcached is installed");
+        let server = Self { child, address, _directory: directory };
+        wait_until("memcached listens", || TcpStream::connect(address).is_ok()).await;
+        server
+    }
+}
+
+impl Drop for PasswordMemcached {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test]
+async fn a_memcached_with_a_password_is_used_with_the_right_one_only() {
+    let redis = RedisServer::start();
+    for (users, is_right) in [("ann:hunter2\n", true), ("ann:hunter3\n", false)] {
+        let memcached = PasswordMemcached::start(users).await;
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let sections = format!(
+            "[redis]\nurl = \"redis://{}\"\n\n[memcached]\nservers = [\"{}\"]\nuser = \"ann\"\n\
+             password_env = \"CACHE_PASSWORD\"\n",
+            redis.address(),
+            memcached.address
+        );
+        let path = config_with(directory.path(), &sections).await;
+        let checked = larder()
+            .args(["check", "--connect", &path])
+            .env("CACHE_PASSWORD", "hunter2")
+            .output()
+            .expect("it runs");
+        let complaints = String::from_utf8_lossy(&checked.stderr).into_owned();
+        assert_eq!(checked.status.success(), is_right, "{complaints}");
+        if !is_right {
+            let said = refusal(&path);
+            for said in [said, complaints] {
+                assert!(said.contains("refused the user or password (server:"), "{said}");
+                assert!(said.contains("larder.toml:23:2: error: [memcached]"), "{said}");
+            }
+            continue;
+        }
+        let server = Running::start_with(directory.path(), &["--config", &path], |command| {
+            command.env("CACHE_PASSWORD", "hunter2");
+        });
+        get(&mut server.redis().await, "artist:3").await.expect("it is there");
+        let fills = "larder_store_fills_total{cache=\"artist\",store=\"memcached\"}";
+        server.wait_for_metric(fills, 1.0).await;
+    }
+}
+
+#[tokio::test]
+async fn check_connects_to_the_shared_tiers_if_it_is_told_to() {
+    let (redis, memcached) = (RedisServer::start(), Memcached::start());
+    redis.kill();
+    memcached.kill();
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let sections = format!(
+        "[redis]\nurl = \"redis://{}\"\n\n[memcached]\nservers = [\"{}\"]\n",
+        redis.address(),
+        memcached.address()
+    );
+    let path = config_with(directory.path(), &sections).await;
+    let offline = larder().args(["check", &path]).output().expect("it runs");
+    assert!(offline.status.success());
+    let output = larder().args(["check", "--connect", &path]).output().expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{said}");
+    for section in ["toml:20:2: error: [redis] cannot", "toml:23:2: error: [memcached] cannot"] {
+        assert!(said.contains(section), "{said}");
+    }
+}
+
 #[tokio::test]
 async fn a_server_starts_without_its_shared_tiers_and_says_so() {
     let (redis, memcached) = (RedisServer::start(), Memcached::start());
@@ -131,7 +235,7 @@ async fn a_server_starts_without_its_shared_tiers_and_says_so() {
     let artist = get(&mut connection, "artist:3").await;
     assert_eq!(artist.as_deref(), Some(r#"{"id":3,"name":"Miles"}"#));
     redis.revive();
-    crate::running::wait_until("Redis is used", || server.log().contains("Redis is there")).await;
+    wait_until("Redis is used", || server.log().contains("Redis is there")).await;
 }
 
 #[tokio::test]
