@@ -2,6 +2,7 @@
 
 mod admin;
 mod cli;
+mod coherence;
 mod config;
 mod demo;
 mod disk;

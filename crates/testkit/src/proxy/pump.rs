@@ -32,7 +32,10 @@ pub(super) async fn run(
     loop {
         changes.mark_unchanged();
         passes.mark_unchanged();
-        let Some(step) = pump.plan() else { return };
+        let Some(step) = pump.plan() else {
+            // Whoever carries the connection ends it, as it is to end.
+            return std::future::pending().await;
+        };
         if step.is_done {
             shut_down(sink);
             return;

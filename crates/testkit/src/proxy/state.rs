@@ -47,9 +47,10 @@ impl State {
     }
 
     /// The faults of a direction of a connection, how many more bytes may pass
-    /// there, and whether another connection is to pass first.
+    /// there, and whether another connection is to pass first. `None` once it is
+    /// ending.
     pub(super) fn faults(&self, id: ConnectionId, place: usize) -> Option<(Flow, usize, bool)> {
-        let held = self.connections.get(&id)?;
+        let held = self.connections.get(&id).filter(|held| held.end.is_none())?;
         let flow = held.flows[place].clone();
         let room = flow.cut_at.map_or(u64::MAX, |cut_at| cut_at.saturating_sub(held.passed[place]));
         let is_held = flow.behind.is_some_and(|(other, bytes)| {

@@ -346,3 +346,29 @@ fn a_dropped_proxy_breaks_its_connections() {
 fn other_addresses_are_refused() {
     drop(FaultProxy::start("192.0.2.1:6379".parse().expect("an address")));
 }
+
+/// Who hears nothing from a client does not hear that it is gone either, and
+/// writes on.
+#[test]
+fn a_client_that_is_gone_unheard_takes_nobody_along() {
+    block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let proxy = FaultProxy::start(listener.local_addr().expect("it listens"));
+        let client = Client::connect(&proxy).await;
+        let (mut server, _) = listener.accept().await.expect("it is led through");
+        proxy.all().black_hole(Direction::ToServer);
+        drop(client);
+        // The first ones are taken by a socket that nobody reads any more.
+        let gone = async {
+            while server.write_all(b"news").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(PATIENCE, gone).await.expect("the server is told");
+        proxy.lift();
+        let mut other = Client::connect(&proxy).await;
+        let (mut server, _) = listener.accept().await.expect("it is led through");
+        server.write_all(b"welcome").await.expect("it is written");
+        other.hears("welcome").await;
+    });
+}
