@@ -72,7 +72,9 @@ pub struct RedisTierOptions {
     pub entries: Option<bool>,
     /// The largest value that is kept there. Larger ones stay in memory.
     pub value_size_max: ByteSize,
-    /// Whether entries are read from replicas, which may lag behind.
+    /// Whether entries are read from replicas. These may lag behind: what was
+    /// removed a moment ago may be read there once more, and is then served from
+    /// memory for up to `memory_ttl`.
     pub read_from_replicas: bool,
     /// How long memory serves an entry before it asks the shared tier again;
     /// `"off"`: as long as the entry holds.

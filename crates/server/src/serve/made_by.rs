@@ -1,5 +1,7 @@
 //! Entries of a shared store that tell what made them.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use larder_core::{
     Capabilities, Key, Mark, PutCondition, PutOutcome, Result, Store, StoredEntry, Tag, Tags, Verb,
     Version, json_hash,
@@ -30,12 +32,31 @@ const KIND: &str = "\u{1}made-by:";
 pub(super) struct MadeBy<S> {
     store: S,
     tag: Tag,
+    /// Whether something else's entries were met.
+    has_met_others: AtomicBool,
 }
 
 impl<S: Store> MadeBy<S> {
     /// A store of entries that were made by what this describes.
     pub(super) fn new(store: S, maker: &str) -> Self {
-        Self { store, tag: Tag::new(&format!("{KIND}{maker}")) }
+        let tag = Tag::new(&format!("{KIND}{maker}"));
+        Self { store, tag, has_met_others: AtomicBool::new(false) }
+    }
+
+    /// An entry as its cache knows it, if it is one of ours.
+    fn ours(&self, entry: StoredEntry) -> Option<StoredEntry> {
+        if entry.tags.contains(&self.tag) {
+            let others = entry.tags.iter().filter(|tag| **tag != self.tag).cloned();
+            return Some(StoredEntry { tags: others.collect(), ..entry });
+        }
+        if !self.has_met_others.swap(true, Ordering::Relaxed) {
+            tracing::info!(
+                "the shared store has entries that another query made, or the same one of another \
+                 database: servers that are to share them need the same configuration, the URL of \
+                 the database included"
+            );
+        }
+        None
     }
 }
 
@@ -45,15 +66,8 @@ impl<S: Store> Store for MadeBy<S> {
     }
 
     async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<StoredEntry>>> {
-        let mut entries = self.store.get_many(keys).await?;
-        for entry in &mut entries {
-            *entry = entry.take().filter(|entry| entry.tags.contains(&self.tag));
-            if let Some(entry) = entry {
-                let others = entry.tags.iter().filter(|tag| **tag != self.tag).cloned();
-                entry.tags = others.collect::<Tags>();
-            }
-        }
-        Ok(entries)
+        let entries = self.store.get_many(keys).await?;
+        Ok(entries.into_iter().map(|entry| entry.and_then(|entry| self.ours(entry))).collect())
     }
 
     async fn put_many(

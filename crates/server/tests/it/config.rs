@@ -270,6 +270,8 @@ value_size_max = "1GiB"
     insta::assert_snapshot!(check("[redis]\nurl = \"redis://a/3\"\ntopology = \"cluster\"\n"));
     // Once the section of the Redis to stand in front of.
     insta::assert_snapshot!(check("[redis]\nurl = \"redis://a\"\nnot_kept = [\"x\"]\n"));
+    let lagging = "[redis]\nurl = \"redis://a\"\nread_from_replicas = true\n";
+    insta::assert_snapshot!(check(lagging));
     let good = "[redis]\nurls = [\"rediss://ann@a\", \"rediss://ann@b\"]\ntopology = \"sentinel\"\n\
                 sentinel_service = \"main\"\nca_file = \"x\"\nmemory_ttl = \"off\"\n";
     assert_eq!(check(good), "");

@@ -152,6 +152,14 @@ fn redis_limits(checker: &mut Checker<'_>, redis: &RedisTierOptions) {
             "4 is usual: commands share them",
         );
     }
+    if redis.read_from_replicas {
+        checker.warning(
+            &["redis", "read_from_replicas"],
+            "what was removed may be read once more from a replica that lags behind, and is then \
+             served for up to memory_ttl",
+            "leave it out unless answers may be that old",
+        );
+    }
     durations(
         checker,
         "redis",
