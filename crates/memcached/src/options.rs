@@ -131,7 +131,14 @@ impl MemcachedOptions {
         }
     }
 
-    /// What can be checked without a connection.
+    /// Checks what can be checked without a connection and without files.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`], with the option, its limit and a remedy.
+    pub fn validate(&self) -> Result<()> {
+        self.check()
+    }
+
     pub(crate) fn check(&self) -> Result<()> {
         let wrong = |what: &'static str| Error::new(ErrorKind::Config, what);
         if self.servers.is_empty() {

@@ -28,18 +28,20 @@ pub(crate) struct ClusterLink {
 }
 
 impl ClusterLink {
-    /// # Errors
-    /// If the cluster cannot be used, why.
-    pub(crate) async fn open(options: &RedisOptions, discovery: &Discovery) -> Result<Self> {
+    pub(crate) fn new(options: &RedisOptions, discovery: &Discovery) -> Self {
         let name = discovery.seeds().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        let link = Self {
+        Self {
             options: options.clone(),
             discovery: discovery.clone(),
             name,
             place: Reopening::new(),
-        };
-        link.place.get(link.connect()).await?;
-        Ok(link)
+        }
+    }
+
+    /// # Errors
+    /// If the cluster cannot be used, why.
+    pub(crate) async fn open(&self) -> Result<()> {
+        self.place.get(self.connect()).await.map(drop)
     }
 
     /// Sends a command to the node that has the key.

@@ -50,24 +50,28 @@ impl From<Failure> for Error {
 }
 
 impl Links {
+    /// Opens nothing yet: the first command does.
+    pub(crate) fn new(options: &RedisOptions, discovery: &Discovery) -> Self {
+        if options.topology == crate::Topology::Cluster {
+            return Self::Cluster(Box::new(ClusterLink::new(options, discovery)));
+        }
+        let commands = options.connections_max - 2;
+        let readers = if options.read_from_replicas { commands / 2 } else { 0 };
+        Self::Single {
+            writers: Circle::new(discovery, Role::Primary, (commands - readers).max(1)),
+            readers: (readers > 0).then(|| Circle::new(discovery, Role::Replica, readers)),
+        }
+    }
+
     /// Opens what is needed for a first command.
     ///
     /// # Errors
     /// If no server can be used, why.
-    pub(crate) async fn open(options: &RedisOptions, discovery: &Discovery) -> Result<Self> {
-        if options.topology == crate::Topology::Cluster {
-            return Ok(Self::Cluster(Box::new(ClusterLink::open(options, discovery).await?)));
+    pub(crate) async fn open(&self) -> Result<()> {
+        match self {
+            Self::Single { writers, .. } => writers.open().await,
+            Self::Cluster(link) => link.open().await,
         }
-        let commands = options.connections_max - 2;
-        let readers = if options.read_from_replicas { commands / 2 } else { 0 };
-        let links = Self::Single {
-            writers: Circle::new(discovery, Role::Primary, (commands - readers).max(1)),
-            readers: (readers > 0).then(|| Circle::new(discovery, Role::Replica, readers)),
-        };
-        if let Self::Single { writers, .. } = &links {
-            writers.open().await?;
-        }
-        Ok(links)
     }
 
     /// Whether keys of one command must share a slot.

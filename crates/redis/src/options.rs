@@ -109,10 +109,16 @@ impl RedisOptions {
         }
     }
 
-    /// Checks what can be checked without a server.
+    /// Checks what can be checked without a server and without files.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`], with the option, its limit and a remedy.
+    /// [`ErrorKind::Config`], with the option, its limit and a remedy; never with a
+    /// URL, which may hold a password.
+    pub fn validate(&self) -> Result<()> {
+        self.check().map(drop)
+    }
+
+    /// The same, with what the URLs say.
     pub(crate) fn check(&self) -> Result<Vec<ServerUrl>> {
         let urls: Vec<ServerUrl> =
             self.urls.iter().map(|url| ServerUrl::parse(url)).collect::<Result<_>>()?;

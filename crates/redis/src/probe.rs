@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use larder_core::Result;
+use larder_core::{Error, ErrorKind, Result};
 use redis::Value;
 
 use crate::Topology;
@@ -51,22 +51,53 @@ pub struct Finding {
     pub remedy: Option<String>,
 }
 
+impl Finding {
+    /// Whether nothing is to be done about it.
+    #[must_use]
+    pub fn is_fine(&self) -> bool {
+        self.level == Level::Fine
+    }
+}
+
 /// Looks at every server that is known.
 pub(crate) async fn run(shared: &Shared) -> Vec<Finding> {
     let servers = shared.discovery.servers().await;
     if servers.is_empty() {
         let error = shared.discovery.open_primary().await.err();
-        let message = error.map_or_else(|| "none".to_owned(), |error| error.to_string());
+        let remedy = error.as_ref().and_then(Error::remedy_text);
+        let remedy = remedy.unwrap_or("check the URLs, and whether the servers run").to_owned();
         return vec![Finding {
             server: "?".to_owned(),
             check: "reachable",
             level: Level::Failure,
-            message,
-            remedy: Some("check the URLs, and whether the servers run".to_owned()),
+            message: error.map_or_else(|| "none".to_owned(), |error| without_remedy(&error)),
+            remedy: Some(remedy),
         }];
     }
     let looks = servers.iter().map(|server| look(shared, server));
-    futures_util::future::join_all(looks).await.into_iter().flatten().collect()
+    let mut findings: Vec<Finding> =
+        futures_util::future::join_all(looks).await.into_iter().flatten().collect();
+    if shared.links.has_slots() && findings.iter().all(|it| it.check != "reachable" || it.is_fine())
+    {
+        let mut report = Report { server: "the cluster".to_owned(), findings };
+        report.rights(rights::check(shared).await);
+        findings = report.findings;
+    }
+    findings
+}
+
+/// How many connections listen to the channel of the bus.
+pub(crate) async fn listeners(shared: &Shared) -> Result<u64> {
+    let mut open = shared.discovery.open_primary().await?;
+    let mut ask = redis::cmd("PUBSUB");
+    ask.arg(if shared.links.has_slots() { "SHARDNUMSUB" } else { "NUMSUB" });
+    ask.arg(shared.names.channel());
+    let failed = |error| crate::failure::failed(&error, &open.endpoint.to_string());
+    let answer = open.connection.send_packed_command(&ask).await;
+    let answer = answer.and_then(Value::extract_error).map_err(failed)?;
+    let counts = answer.as_map_iter().and_then(|mut pairs| pairs.next());
+    let count = counts.and_then(|(_, count)| text(count)).and_then(|count| count.parse().ok());
+    count.ok_or_else(|| Error::new(ErrorKind::Unavailable, "Redis does not say who listens"))
 }
 
 /// Looks at one server.
@@ -77,7 +108,7 @@ async fn look(shared: &Shared, server: &Endpoint) -> Vec<Finding> {
         Ok((open, _)) => open,
         Err(error) => {
             let remedy = error.remedy_text().unwrap_or("check that it runs and can be reached");
-            report.add("reachable", Level::Failure, &error, Some(remedy));
+            report.add("reachable", Level::Failure, without_remedy(&error), Some(remedy));
             return report.findings;
         }
     };
@@ -86,12 +117,7 @@ async fn look(shared: &Shared, server: &Endpoint) -> Vec<Finding> {
     let role = if open.hello.is_primary { "primary" } else { "replica" };
     report.add("role", Level::Fine, role, None);
     if open.hello.is_primary && !shared.links.has_slots() {
-        match rights::missing_at_control(shared, &mut open).await {
-            Ok(()) => report.add("rights", Level::Fine, "nothing is missing", None),
-            Err(error) => {
-                report.add("rights", Level::Failure, &error, error.remedy_text());
-            }
-        }
+        report.rights(rights::missing(shared, &mut open).await);
     }
     report.clock(shared, &mut open).await;
     report.eviction(&mut open).await;
@@ -121,6 +147,16 @@ impl Report {
         });
     }
 
+    fn rights(&mut self, found: Result<()>) {
+        match found {
+            Ok(()) => self.add("rights", Level::Fine, "nothing is missing", None),
+            Err(error) => {
+                let message = without_remedy(&error);
+                self.add("rights", Level::Failure, message, error.remedy_text());
+            }
+        }
+    }
+
     fn version(&mut self, open: &Open, is_cluster: bool) {
         let text = &open.hello.version;
         let mut numbers = text.split('.').map_while(|part| part.parse::<u32>().ok());
@@ -136,20 +172,19 @@ impl Report {
 
     async fn clock(&mut self, shared: &Shared, open: &mut Open) {
         match clock_rate(shared, open).await {
-            Ok((offset, rate)) if (rate - 1.0).abs() <= RATE_OFF_MAX => {
-                let within = shared.time.uncertainty().unwrap_or_default();
-                let message = format!(
-                    "offset {offset} µs to this node, known to within {within:?}, rate {rate:.4}"
-                );
+            Ok(rate) if (rate - 1.0).abs() <= RATE_OFF_MAX => {
+                let message = format!("it runs at {rate:.4} of this node's rate");
                 self.add("clock", Level::Fine, message, None);
             }
-            Ok((_, rate)) => self.add(
+            Ok(rate) => self.add(
                 "clock",
                 Level::Warning,
                 format!("it runs at {rate:.4} of this node's rate, or was set meanwhile"),
                 Some("let the server's clock be slewed, not stepped"),
             ),
-            Err(error) => self.add("clock", Level::Failure, &error, error.remedy_text()),
+            Err(error) => {
+                self.add("clock", Level::Failure, without_remedy(&error), error.remedy_text());
+            }
         }
     }
 
@@ -195,7 +230,7 @@ impl Report {
             Err(error) => self.add(
                 "tracking",
                 Level::Warning,
-                crate::failure::failed(&error, &self.server.clone()),
+                without_remedy(&crate::failure::failed(&error, &self.server)),
                 Some(
                     "allow +client|tracking if other programs write the same keys; \
                      without it memory follows them by TTL only",
@@ -205,13 +240,21 @@ impl Report {
     }
 }
 
-/// The server's time less this node's in microseconds, and how fast it runs.
-async fn clock_rate(shared: &Shared, open: &mut Open) -> Result<(i128, f64)> {
+/// The error's text without its remedy, which has a place of its own.
+fn without_remedy(error: &Error) -> String {
+    let text = error.to_string();
+    match error.remedy_text() {
+        Some(remedy) => text.strip_suffix(&format!("; {remedy}")).unwrap_or(&text).to_owned(),
+        None => text,
+    }
+}
+
+/// How fast the server's clock runs beside this node's.
+async fn clock_rate(shared: &Shared, open: &mut Open) -> Result<f64> {
     let (first, first_at) = server_time(shared, open).await?;
     tokio::time::sleep(RATE_TIME).await;
     let (second, second_at) = server_time(shared, open).await?;
-    let rate = (second as f64 - first as f64) / (second_at as f64 - first_at as f64);
-    Ok((i128::from(second) - i128::from(second_at), rate))
+    Ok((second as f64 - first as f64) / (second_at as f64 - first_at as f64))
 }
 
 /// The server's time, and this node's in the middle of the question, in

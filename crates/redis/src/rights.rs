@@ -64,10 +64,10 @@ pub const CLUSTER_RIGHTS: [&str; 6] =
 /// [`ErrorKind::Config`] with the first right that is missing, and where.
 pub(crate) async fn check(shared: &Shared) -> Result<()> {
     let (mut open, _pushes) = shared.discovery.open_primary_pushed().await?;
-    missing_at_control(shared, &mut open).await?;
     if !shared.links.has_slots() {
-        return missing_at_entries(shared, &mut open, &shared.names.entries("probe")).await;
+        return missing(shared, &mut open).await;
     }
+    missing_at_control(shared, &mut open).await?;
     for shard in shared.discovery.shards().await? {
         match check_shard(shared, &shard).await {
             Err(error) if error.kind() == ErrorKind::Config => return Err(error),
@@ -87,8 +87,15 @@ async fn check_shard(shared: &Shared, shard: &Shard) -> Result<()> {
     }
 }
 
+/// What everything takes at a primary that has all keys. The connection hears a
+/// channel from then on.
+pub(crate) async fn missing(shared: &Shared, open: &mut Open) -> Result<()> {
+    missing_at_control(shared, open).await?;
+    missing_at_entries(shared, open, &shared.names.entries("probe")).await
+}
+
 /// What the bus and watermarks take. The connection hears a channel from then on.
-pub(crate) async fn missing_at_control(shared: &Shared, open: &mut Open) -> Result<()> {
+async fn missing_at_control(shared: &Shared, open: &mut Open) -> Result<()> {
     let names = &shared.names;
     let has_slots = shared.links.has_slots();
     let keys = ["hash", "stream", "set"].map(|which| names.control_probe(which)).to_vec();

@@ -79,6 +79,7 @@ impl ServerTime {
     }
 
     /// How much is uncertain, in total.
+    #[cfg(test)]
     pub(crate) fn uncertainty(&self) -> Option<Duration> {
         let known = (*self.known())?.widened(self.now());
         u64::try_from(known.most - known.least).ok().map(Duration::from_micros)

@@ -168,6 +168,11 @@ impl Store for RedisStore {
         entries: &[(Key, StoredEntry)],
         condition: PutCondition,
     ) -> Result<Vec<PutOutcome>> {
+        if self.shared.history().epoch.is_none() {
+            // Connected lazily: which history this is, and what time it is there, is
+            // not known yet.
+            self.shared.rejoin(None).await?;
+        }
         self.shared.keep_time();
         let names = self.names(entries.iter().map(|(key, _)| key));
         let frames: Vec<(Vec<u8>, u128)> =

@@ -31,17 +31,40 @@ impl RedisTier {
     /// [`larder_core::ErrorKind::Unavailable`] or
     /// [`larder_core::ErrorKind::Timeout`] for a server that does not answer.
     pub async fn connect(options: RedisOptions) -> Result<Self> {
+        let tier = Self::connect_lazily(options)?;
+        tier.check().await?;
+        Ok(tier)
+    }
+
+    /// Connects to nothing before something is asked: for a process that has to
+    /// start while this tier is down. Whether it may be used, [`RedisTier::check`]
+    /// tells.
+    ///
+    /// # Errors
+    /// [`larder_core::ErrorKind::Config`] for a wrong option, or certificates that
+    /// cannot be read.
+    pub fn connect_lazily(options: RedisOptions) -> Result<Self> {
         let urls = options.check()?;
         let names = Names::new(&options.prefix);
         // The check refuses an empty list.
         let connector = Arc::new(Connector::new(&options, &urls[0])?);
         let control = Slot::for_key(names.clock());
         let discovery = Discovery::new(&options, &urls, connector, control);
-        let links = Links::open(&options, &discovery).await?;
-        let shared = Shared::new(options, names, links, discovery);
-        rights::check(&shared).await?;
-        shared.rejoin(None).await?;
-        Ok(Self(Arc::new(shared)))
+        let links = Links::new(&options, &discovery);
+        Ok(Self(Arc::new(Shared::new(options, names, links, discovery))))
+    }
+
+    /// Connects, and tries everything that a tier does. About ten round trips.
+    ///
+    /// # Errors
+    /// As [`RedisTier::connect`].
+    ///
+    /// # Cancel safety
+    /// Dropped, it leaves nothing behind but keys that expire in a moment.
+    pub async fn check(&self) -> Result<()> {
+        self.0.links.open().await?;
+        rights::check(&self.0).await?;
+        self.0.rejoin(None).await
     }
 
     /// The store of one cache.
@@ -60,6 +83,16 @@ impl RedisTier {
     #[must_use]
     pub fn lease(&self, cache: &str) -> RedisLease {
         RedisLease::new(Arc::clone(&self.0), cache)
+    }
+
+    /// How many connections listen to the bus now: one for each subscription,
+    /// those of this tier included. Two round trips.
+    ///
+    /// # Errors
+    /// [`larder_core::ErrorKind::Config`] if the user may not ask, which takes the
+    /// right `+pubsub`; [`larder_core::ErrorKind::Unavailable`] if nobody answers.
+    pub async fn listeners(&self) -> Result<u64> {
+        probe::listeners(&self.0).await
     }
 
     /// Looks at each server and says what is wrong and what to do about it. Opens

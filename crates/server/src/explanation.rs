@@ -162,10 +162,10 @@ fn parameters(pattern: &KeyPattern, key: &str) -> Vec<(String, String)> {
 
 /// Why a key is plain.
 fn remark(config: &Config, caches: &[Subject<'_>], key: &str) -> String {
-    let redis = &config.redis;
-    if redis.is_set() {
+    let front = &config.front;
+    if front.is_set() {
         let is_kept =
-            !redis.not_kept.iter().any(|glob| glob_matches(glob.as_bytes(), key.as_bytes()));
+            !front.not_kept.iter().any(|glob| glob_matches(glob.as_bytes(), key.as_bytes()));
         return match is_kept {
             true => "it belongs to the Redis behind this server; a string is kept in memory while \
                      Redis tells of changes"

@@ -10,6 +10,7 @@
 //!  │    ├─ keyspace ── the keys of no cache
 //!  │    └─ front ── in place of those, an existing Redis behind this server
 //!  ├─ admin ── metrics, health and caches over HTTP
+//!  ├─ doctor ── looks at each tier and says what is wrong
 //!  └─ demo ── a shop to look around in
 //! ```
 
@@ -18,6 +19,7 @@ pub mod build_info;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod doctor;
 pub mod explanation;
 pub mod front;
 pub mod keyspace;

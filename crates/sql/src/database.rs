@@ -144,6 +144,20 @@ impl Database {
         }
     }
 
+    /// Which version the server that loads read from is, in its own words. One
+    /// round trip.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`](larder_core::ErrorKind::Unavailable) if it does
+    /// not say.
+    pub async fn server_version(&self) -> Result<String> {
+        match &self.engines {
+            Engines::Sqlite(pools) => pools.version().await,
+            Engines::Postgres(pools) => pools.version().await,
+            Engines::MySql(pools) => pools.version().await,
+        }
+    }
+
     /// Closes the idle connections and refuses new loads. Loads that run end as
     /// they would.
     pub async fn close(&self) {

@@ -29,6 +29,12 @@ pub(crate) trait Engine: Connector {
         &self,
         connection: &mut Self::Connection,
     ) -> impl Future<Output = sqlx::Result<()>> + Send;
+
+    /// Asks the server which version it is.
+    fn version(
+        &self,
+        connection: &mut Self::Connection,
+    ) -> impl Future<Output = sqlx::Result<String>> + Send;
 }
 
 /// Why a batch has no answers.
@@ -63,6 +69,21 @@ impl<E: Engine> Pools<E> {
     /// Where loads read.
     pub(crate) fn reading(&self) -> &Pool<E> {
         self.replica.as_ref().unwrap_or(&self.primary)
+    }
+
+    /// Asks the server that loads read from which version it is.
+    pub(crate) async fn version(&self) -> Result<String> {
+        let pool = self.reading();
+        let mut lease = pool.acquire().await?;
+        let (engine, connection) = lease.parts();
+        match tokio::time::timeout(self.statement_timeout, engine.version(connection)).await {
+            Ok(Ok(version)) => {
+                lease.release();
+                Ok(version)
+            }
+            Ok(Err(error)) => Err(lease.fail(pool.label(), &error)),
+            Err(_) => Err(self.timeout(pool.label())),
+        }
     }
 
     /// Asks the server that loads read from whether it is there.

@@ -3,6 +3,7 @@
 mod bus;
 mod cluster;
 mod faults;
+mod late;
 mod lease;
 mod probe;
 mod replicas;

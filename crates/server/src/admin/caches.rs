@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use bytes::Bytes;
-use larder::{Latency, RemovalCause, Statistics};
+use larder::{Latency, RemovalCause, Statistics, StoreStatistics};
 use larder_core::{Key, KeyPattern};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -170,6 +170,7 @@ fn describe(served: &Served, settings: &Settings) -> Value {
         "tags": served.tags,
         "policy": policy,
         "statistics": statistics(&served.cache.statistics(), served.memory_bytes),
+        "stores": served.cache.stores().iter().map(store).collect::<Vec<_>>(),
     })
 }
 
@@ -204,6 +205,19 @@ fn statistics(statistics: &Statistics, memory_bytes: usize) -> Value {
             "budget_bytes": memory_bytes,
             "left": left,
         },
+    })
+}
+
+fn store(store: &StoreStatistics) -> Value {
+    json!({
+        "name": store.name,
+        "hits": store.hits,
+        "misses": store.misses,
+        "fills": store.fills,
+        "failures": store.failures,
+        "undecodable": store.undecodable,
+        "breaker": breaker_name(store.breaker),
+        "is_behind": store.is_behind,
     })
 }
 

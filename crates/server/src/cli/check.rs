@@ -27,7 +27,7 @@ pub(crate) struct CheckOptions {
     #[arg(value_name = "FILE")]
     file: PathBuf,
 
-    /// Also connect to the databases and check tables, queries and columns
+    /// Also connect to the databases, Redis and memcached, and check tables, queries and columns
     #[arg(long, visible_alias = "database-check")]
     connect: bool,
 

@@ -90,7 +90,8 @@ fn effective(settings: &Settings) -> Result<Value, Failure> {
             *url = redact::url(url);
         }
     }
-    if let Some(url) = &mut config.redis.url {
+    let redis = &mut config.redis;
+    for url in config.front.url.iter_mut().chain(&mut redis.url).chain(&mut redis.urls) {
         *url = redact::url(url);
     }
     let mut value = serde_json::to_value(&config)?;

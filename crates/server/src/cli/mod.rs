@@ -3,6 +3,7 @@
 mod check;
 mod completions;
 mod config;
+mod doctor;
 pub mod explain;
 pub mod generate;
 mod options;
@@ -47,6 +48,7 @@ pub struct Cli {
 enum Command {
     Serve(Box<ServeOptions>),
     Check(check::CheckOptions),
+    Doctor(doctor::DoctorOptions),
     Explain(explain::ExplainOptions),
     Config(config::ConfigOptions),
     Completions(completions::CompletionsOptions),
@@ -84,6 +86,7 @@ pub fn run() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Serve(options) => serve::run(&options),
         Command::Check(options) => check::run(&options),
+        Command::Doctor(options) => doctor::run(&options),
         Command::Explain(options) => explain::run(&options),
         Command::Config(options) => config::run(&options),
         Command::Completions(options) => completions::run(&options),

@@ -6,16 +6,17 @@ mod check;
 pub(crate) mod database_url;
 mod diagnostic;
 mod file_mark;
+mod front_options;
 mod options;
 mod origin_options;
 mod overrides;
 mod parse;
 pub mod policy;
 pub mod redact;
-mod redis_options;
 mod reference;
 mod schema;
 mod settings;
+mod shared_tier_options;
 mod source;
 pub mod suggest;
 pub mod template;
@@ -25,6 +26,7 @@ pub use cache_options::{AgeRule, CacheOptions, ParameterType, PolicyOptions, Ttl
 pub use check::{KeyShape, check, fuzz, is_protected};
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use file_mark::FileMark;
+pub use front_options::ExistingRedisOptions;
 pub use options::{
     Config, DangerousCommand, DiskDurability, DiskTierOptions, LogFormat, LogLevel, MemoryOptions,
     ServerOptions, UserOptions,
@@ -32,10 +34,12 @@ pub use options::{
 pub use origin_options::{BreakerOptions, BreakerPreset, OriginOptions, TlsMode};
 pub use overrides::{Bind, Overrides};
 pub use parse::{Parsed, TEXT_BYTES_MAX, parse};
-pub use redis_options::RedisOptions;
 pub use reference::{meaning_of, reference_text};
 pub use schema::{schema, schema_text};
 pub use settings::Settings;
+pub use shared_tier_options::{
+    DeadServerKeys, MemcachedTierOptions, RedisTierOptions, RedisTopology,
+};
 pub use source::{Locations, Position, Source, Spans};
 pub use units::{
     ByteSize, ClassName, DurationText, OptionalDuration, OptionalNumber, OptionalShare, Share,

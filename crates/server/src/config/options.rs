@@ -8,8 +8,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::cache_options::{CacheOptions, PolicyOptions};
+use super::front_options::ExistingRedisOptions;
 use super::origin_options::OriginOptions;
-use super::redis_options::RedisOptions;
+use super::shared_tier_options::{MemcachedTierOptions, RedisTierOptions};
 use super::units::{ByteSize, DurationText, OptionalDuration, SizeOrShare};
 
 /// The whole configuration of a Larder server.
@@ -23,9 +24,17 @@ pub struct Config {
     /// A tier below memory, on this machine's disk: what caches hold survives a
     /// restart. Off unless it has a directory.
     pub disk: DiskTierOptions,
+    /// A Redis that many servers share: a tier below memory, bus and leases. Off
+    /// unless it has a URL.
+    #[serde(skip_serializing_if = "RedisTierOptions::is_default")]
+    pub redis: RedisTierOptions,
+    /// Memcached servers that many servers share, as a tier below memory. Off
+    /// unless it has servers.
+    #[serde(skip_serializing_if = "MemcachedTierOptions::is_default")]
+    pub memcached: MemcachedTierOptions,
     /// An existing Redis to stand in front of.
-    #[serde(skip_serializing_if = "RedisOptions::is_default")]
-    pub redis: RedisOptions,
+    #[serde(skip_serializing_if = "ExistingRedisOptions::is_default")]
+    pub front: ExistingRedisOptions,
     /// The databases, by a name of your choice.
     pub origins: BTreeMap<String, OriginOptions>,
     /// The policy of every cache that does not say otherwise.

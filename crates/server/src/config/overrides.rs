@@ -89,8 +89,8 @@ impl Overrides {
             }
         }
         if let Some(url) = &self.redis {
-            config.redis.url = Some(url.clone());
-            config.redis.url_env = None;
+            config.front.url = Some(url.clone());
+            config.front.url_env = None;
         }
         for database in &self.databases {
             add_database(config, database);

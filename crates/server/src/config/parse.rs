@@ -117,6 +117,11 @@ fn explain(message: &str, path: Option<&[String]>) -> Diagnostic {
     if message.starts_with("unknown field") {
         let known = listed_names(message);
         let diagnostic = Diagnostic::error(format!("{table} has no option `{name}`"));
+        if table == "[redis]" && OF_FRONT.contains(&name) {
+            return diagnostic.remedy(
+                "the Redis to stand in front of is [front], the one that servers share is [redis]",
+            );
+        }
         return diagnostic.remedy(suggestion(unknown_name(message), &known, "its options are"));
     }
     if message.starts_with("unknown variant") {
@@ -143,6 +148,9 @@ fn explain(message: &str, path: Option<&[String]>) -> Diagnostic {
             .remedy("`larder config example` shows every option with a value"),
     }
 }
+
+/// Options of the Redis to stand in front of that the shared one does not have.
+const OF_FRONT: [&str; 4] = ["staleness_max", "untracked_ttl", "kept_size_max", "not_kept"];
 
 /// The names in backticks after "expected" in a message of serde's.
 fn listed_names(message: &str) -> Vec<&str> {

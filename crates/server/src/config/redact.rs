@@ -97,29 +97,28 @@ fn is_of_name(c: char) -> bool {
 }
 
 fn without_urls(line: &str) -> String {
-    let Some(scheme) = line.find("://") else {
-        return match opaque_url(line) {
-            Some(url) => line.replace(url, &self::url(url)),
-            None => line.to_owned(),
-        };
-    };
+    let Some(scheme) = line.find("://") else { return without_opaque_urls(line) };
     let start = line[..scheme].trim_end_matches(|c: char| c.is_ascii_alphanumeric()).len();
     let quote = line[..start].chars().next_back().filter(|c| matches!(c, '"' | '\''));
     let end = match quote {
         Some(quote) => line[start..].find(quote).map_or(line.len(), |length| start + length),
         None => line.len(),
     };
-    format!("{}{}{}", &line[..start], url(&line[start..end]), &line[end..])
+    let before = without_opaque_urls(&line[..start]);
+    // A list may have more of them.
+    format!("{before}{}{}", url(&line[start..end]), without_urls(&line[end..]))
 }
 
-/// A database's URL without `//` that stands in quotes on a line.
-fn opaque_url(line: &str) -> Option<&str> {
-    line.split(['"', '\'']).find(|text| {
+/// URLs without `//` that stand in quotes on a line, blotted.
+fn without_opaque_urls(line: &str) -> String {
+    let is_one = |text: &&str| {
         let scheme = text.split_once(':').map_or("", |(scheme, _)| scheme);
         text.contains('@')
             && !scheme.is_empty()
             && scheme.chars().all(|c| c.is_ascii_alphanumeric())
-    })
+    };
+    let urls = line.split(['"', '\'']).filter(is_one);
+    urls.fold(line.to_owned(), |line, found| line.replace(found, &url(found)))
 }
 
 fn parameter(parameter: &str) -> String {
@@ -175,6 +174,15 @@ mod tests {
             ("password: hunter2", "password: ***"),
             ("users = { ann = { password = \"hunter2\" } }", "users = { ann = { password = ***"),
             ("url = \"postgres:u:hunter2@h\"", "url = \"postgres:***@h\""),
+            (
+                "urls = [\"redis://a:b@c\", 'redis://d:e@f']",
+                "urls = [\"redis://a:***@c\", 'redis://d:***@f']",
+            ),
+            (
+                "servers = [\"a:1\", \"d:e@f:1\", \"g:h@i\"]",
+                "servers = [\"a:1\", \"d:***@f:1\", \"g:***@i\"]",
+            ),
+            ("[\"a:b@c\", \"redis://d:e@f\"]", "[\"a:***@c\", \"redis://d:***@f\"]"),
             ("author = \"Miles\"", "author = \"Miles\""),
             ("password_file = \"/run/secret\"", "password_file = \"/run/secret\""),
             ("password_env = \"SHOP\"", "password_env = \"SHOP\""),

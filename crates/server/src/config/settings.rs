@@ -108,8 +108,8 @@ impl Settings {
             let message = format!("Redis clients and administration cannot share {}", server.bind);
             mistakes.push(Diagnostic::error(message).remedy("choose another --admin-bind"));
         }
-        let redis = self.config.redis.url.as_deref();
-        if redis.is_some_and(|url| UpstreamOptions::parse(url).is_err()) {
+        let front = self.config.front.url.as_deref();
+        if front.is_some_and(|url| UpstreamOptions::parse(url).is_err()) {
             mistakes.push(
                 Diagnostic::error("--redis is not given the URL of a Redis").remedy(URL_REMEDY),
             );

@@ -32,6 +32,7 @@ pub(super) fn banner(server: &Server, is_demo: bool) -> String {
         let budget = show_bytes(server.started_with.disk.budget.0);
         let _ = writeln!(text, "  disk      {directory}, at most {budget}");
     }
+    shared_tiers(&mut text, server);
     let _ = writeln!(text, "  Redis     {address}");
     let _ = writeln!(text, "  admin     http://{}", server.admin_address);
     if let Some(key) = is_demo.then_some("product:42") {
@@ -60,6 +61,22 @@ fn databases(text: &mut String, server: &Server) {
     }
     for origin in &server.connected.origins {
         let _ = writeln!(text, "  database  {} ({})", origin.name, origin.database.label());
+    }
+}
+
+fn shared_tiers(text: &mut String, server: &Server) {
+    let Some(shared) = &server.shared_tiers else { return };
+    let prefix = &server.started_with.redis.prefix;
+    let parts = match (shared.keeps_entries_in_redis, &shared.memcached) {
+        (true, _) => "entries, bus and leases",
+        (false, Some(_)) => "bus and leases",
+        (false, None) => "bus",
+    };
+    let _ = writeln!(text, "  shared    {parts} in Redis, with the prefix {prefix}");
+    if let Some(memcached) = &shared.memcached {
+        let servers: Vec<_> =
+            memcached.servers().iter().map(|server| server.address.to_string()).collect();
+        let _ = writeln!(text, "            entries in memcached: {}", servers.join(", "));
     }
 }
 

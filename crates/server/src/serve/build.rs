@@ -6,14 +6,24 @@ use larder_core::{Error, ErrorKind, Key, Result};
 use larder_disk::DiskTier;
 
 use super::connect::{Connected, query_mistake, with_source};
-use super::disk;
 use super::memory::Division;
 use super::plan::{Plan, PlannedCache, PlannedSource};
 use super::rows::RowRules;
 use super::ruled::RuledOrigin;
+use super::shared_tiers::SharedTiers;
+use super::{disk, made_by};
 use crate::config::{CacheOptions, Diagnostic, Settings};
 use crate::registry::{Registry, Served};
 use crate::resp::ServedCache;
+
+/// What there is below memory.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tiers<'t> {
+    /// This machine's disk.
+    pub(super) disk: Option<&'t DiskTier>,
+    /// What is shared with other servers.
+    pub(super) shared: Option<&'t SharedTiers>,
+}
 
 /// The registry of the planned caches, each with its part of the memory.
 ///
@@ -24,13 +34,13 @@ pub(super) async fn build(
     connected: &Connected,
     plan: &Plan,
     division: &Division,
-    disk: Option<&DiskTier>,
+    tiers: Tiers<'_>,
 ) -> Result<Registry, Vec<Diagnostic>> {
     let mut served = Vec::with_capacity(plan.caches.len());
     let mut mistakes = Vec::new();
     for (planned, bytes) in plan.caches.iter().zip(&division.caches) {
         let memory_bytes = usize::try_from(*bytes).unwrap_or(usize::MAX);
-        match build_one(settings, connected, planned, memory_bytes, disk).await {
+        match build_one(settings, connected, planned, memory_bytes, tiers).await {
             Ok(cache) => served.push(cache),
             Err(mistake) => mistakes.push(*mistake),
         }
@@ -43,7 +53,7 @@ async fn build_one(
     connected: &Connected,
     planned: &PlannedCache,
     memory_bytes: usize,
-    disk: Option<&DiskTier>,
+    tiers: Tiers<'_>,
 ) -> Result<Served, Box<Diagnostic>> {
     let options = planned
         .config_name
@@ -51,7 +61,7 @@ async fn build_one(
         .and_then(|name| settings.config.caches.get(name))
         .cloned()
         .unwrap_or_default();
-    let opened = open_cache(settings, connected, planned, &options, memory_bytes, disk).await;
+    let opened = open_cache(settings, connected, planned, &options, memory_bytes, tiers).await;
     let cache = opened.map_err(|error| {
         Box::new(match &planned.source {
             PlannedSource::Query(_) => query_mistake(settings, &planned.name, &error),
@@ -79,7 +89,7 @@ async fn open_cache(
     planned: &PlannedCache,
     options: &CacheOptions,
     memory_bytes: usize,
-    disk: Option<&DiskTier>,
+    tiers: Tiers<'_>,
 ) -> Result<ServedCache> {
     let origin = connected.origin(&planned.origin).ok_or_else(|| {
         Error::new(ErrorKind::InvalidInput, "the origin is not connected")
@@ -99,8 +109,20 @@ async fn open_cache(
         Some(rules) => builder.origin(RuledOrigin::new(loader, rules, &planned.name)),
         None => builder.origin(loader),
     };
-    if let Some(disk) = disk.filter(|_| class.may_leave_process()) {
-        builder = builder.stores(disk::stores(disk, planned, &origin.database)?);
+    // Also what has no place in a store is invalidated by other servers.
+    if let Some(shared) = tiers.shared {
+        builder = builder.fleet(&shared.fleet);
+    }
+    if class.may_leave_process() {
+        let made_by = made_by::describe(planned, &origin.database);
+        let stores = match (tiers.disk, tiers.shared) {
+            (Some(disk), _) => Some(disk::stores(disk, &planned.name, &made_by)?),
+            (None, Some(shared)) => shared.stores(&planned.name, &made_by),
+            (None, None) => None,
+        };
+        if let Some(stores) = stores {
+            builder = builder.stores(stores);
+        }
     }
     if let Some(fallback) = &options.fallback {
         let answer = Bytes::from(fallback.to_string());

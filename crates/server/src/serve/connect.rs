@@ -8,7 +8,7 @@ use larder_core::{Error, Result};
 use larder_sql::{Database, DatabaseOptions};
 
 use super::plan::{Found, PlannedSource, plan};
-use super::secrets;
+use super::{secrets, shared_tiers};
 use crate::config::{Diagnostic, OriginOptions, Settings, TlsMode, policy};
 
 /// A database that is connected.
@@ -65,7 +65,9 @@ pub async fn connect(settings: &Settings) -> Result<Connected, Vec<Diagnostic>> 
     Err(failures)
 }
 
-const REMEDY: &str = "check that it runs, and that the URL names its host, user and database";
+/// What to do about a database that cannot be used and does not say why.
+pub(crate) const REMEDY: &str =
+    "check that it runs, and that the URL names its host, user and database";
 
 impl Connected {
     /// The database of an origin.
@@ -80,15 +82,20 @@ impl Connected {
     }
 }
 
-/// What only the databases can tell about a configuration: whether they can be
-/// reached, whether tables and columns are there, whether queries are right.
+/// What only the databases and the shared tiers can tell about a configuration:
+/// whether they can be reached, whether tables and columns are there, whether
+/// queries are right.
 pub async fn check(settings: &Settings) -> Vec<Diagnostic> {
+    let mut mistakes = shared_tiers::check(settings).await;
     let connected = match connect(settings).await {
         Ok(connected) => connected,
-        Err(mistakes) => return mistakes,
+        Err(others) => {
+            mistakes.extend(others);
+            return mistakes;
+        }
     };
     let plan = plan(settings, &connected.found);
-    let mut mistakes = plan.mistakes;
+    mistakes.extend(plan.mistakes);
     for cache in &plan.caches {
         let PlannedSource::Query(query) = &cache.source else { continue };
         let Some(origin) = connected.origin(&cache.origin) else { continue };
@@ -116,7 +123,11 @@ pub(super) fn with_source(error: &Error) -> String {
     }
 }
 
-async fn open(
+/// Connects one database and reads what it holds.
+///
+/// # Errors
+/// Why it cannot be used.
+pub(crate) async fn open(
     name: &str,
     options: &OriginOptions,
     value_bytes_max: u64,

@@ -3,13 +3,10 @@
 use std::path::Path;
 
 use larder::{BytesCodec, Key, Stores};
-use larder_core::{Result, json_hash};
+use larder_core::Result;
 use larder_disk::{DiskOptions, DiskTier, Durability};
-use larder_sql::Database;
-use serde_json::json;
 
 use super::connect::with_source;
-use super::plan::PlannedCache;
 use crate::config::{Diagnostic, DiskDurability, Settings};
 
 /// Opens the directory, if the configuration names one.
@@ -40,12 +37,9 @@ pub(super) async fn open(settings: &Settings) -> Result<Option<DiskTier>, Box<Di
 /// If the cache cannot have a place on the disk.
 pub(super) fn stores(
     disk: &DiskTier,
-    planned: &PlannedCache,
-    database: &Database,
+    cache: &str,
+    made_by: &str,
 ) -> Result<Stores<Key, bytes::Bytes>> {
-    // What another query made, or the same one of another database, is not what
-    // this one would.
-    let made_by = json!([database.label(), format!("{:?}", planned.source)]);
-    let name = format!("{}@{}", planned.name, json_hash(&made_by));
+    let name = format!("{cache}@{made_by}");
     Ok(Stores::new(BytesCodec).store("disk", disk.store(&name)?))
 }

@@ -12,24 +12,24 @@ use crate::front::{self, FrontOptions, UpstreamOptions};
 ///
 /// # Errors
 /// [`ErrorKind::Config`] if what the configuration names is not there.
-pub(super) fn options(config: &Config) -> Result<Option<FrontOptions>> {
-    let redis = &config.redis;
-    let url = match (&redis.url, &redis.url_env) {
+pub(crate) fn options(config: &Config) -> Result<Option<FrontOptions>> {
+    let front = &config.front;
+    let url = match (&front.url, &front.url_env) {
         (Some(url), _) => url.clone(),
         (None, Some(name)) => variable_value(name)?,
         (None, None) => return Ok(None),
     };
     let mut upstream = UpstreamOptions::parse(&url)?;
-    let password = read(redis.password_env.as_deref(), redis.password_file.as_deref())?;
+    let password = read(front.password_env.as_deref(), front.password_file.as_deref())?;
     upstream.password = password.or(upstream.password);
-    upstream.ca_file.clone_from(&redis.ca_file);
-    upstream.connect_timeout = redis.connect_timeout.0;
-    upstream.reply_timeout = redis.reply_timeout.0;
+    upstream.ca_file.clone_from(&front.ca_file);
+    upstream.connect_timeout = front.connect_timeout.0;
+    upstream.reply_timeout = front.reply_timeout.0;
     let mut options = FrontOptions::new(upstream);
-    options.staleness_max = redis.staleness_max.0;
-    options.untracked_ttl = redis.untracked_ttl.0;
-    options.kept_bytes_max = usize::try_from(redis.kept_size_max.0).unwrap_or(usize::MAX);
-    options.not_kept.clone_from(&redis.not_kept);
+    options.staleness_max = front.staleness_max.0;
+    options.untracked_ttl = front.untracked_ttl.0;
+    options.kept_bytes_max = usize::try_from(front.kept_size_max.0).unwrap_or(usize::MAX);
+    options.not_kept.clone_from(&front.not_kept);
     Ok(Some(options))
 }
 
@@ -48,7 +48,7 @@ pub(super) fn mistake(settings: &Settings, error: &Error) -> Diagnostics {
     let message = with_source(error);
     Diagnostics(vec![match settings.overrides.redis {
         Some(_) => Diagnostic::error(message).remedy(remedy),
-        None => settings.error_at(&["redis"], message, remedy),
+        None => settings.error_at(&["front"], message, remedy),
     }])
 }
 

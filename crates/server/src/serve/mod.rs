@@ -6,6 +6,7 @@ mod build;
 pub mod connect;
 mod disk;
 mod front;
+mod made_by;
 mod members;
 mod memory;
 mod plan;
@@ -13,6 +14,7 @@ mod reload;
 mod rows;
 mod ruled;
 mod secrets;
+pub(crate) mod shared_tiers;
 mod signals;
 mod surroundings;
 
@@ -26,9 +28,11 @@ use futures_util::future::join_all;
 use larder_disk::DiskTier;
 
 pub use connect::{Connected, OpenOrigin};
+pub(crate) use front::options as front_options;
 pub use memory::Division;
 pub use plan::{Found, Plan, PlannedCache, PlannedSource, SkippedTable, plan};
 pub use reload::{Reloads, entry_of};
+pub use shared_tiers::SharedTiers;
 pub use surroundings::check_surroundings;
 
 use crate::admin;
@@ -56,6 +60,8 @@ pub struct Server {
     pub division: Division,
     /// The tier on this machine's disk, if there is one.
     pub disk: Option<DiskTier>,
+    /// The tiers that it shares with other servers, if there are any.
+    pub shared_tiers: Option<SharedTiers>,
     /// The Redis that it stands in front of, if there is one; without secrets.
     pub upstream: Option<String>,
     /// The Redis door.
@@ -144,9 +150,11 @@ async fn start(settings: Settings) -> Result<(Door, Arc<Server>, admin::Listener
     }
     let division = divide(&settings, &plan);
     let disk = disk::open(&settings).await.map_err(|mistake| Diagnostics(vec![*mistake]))?;
-    let registry = build::build(&settings, &connected, &plan, &division, disk.as_ref())
-        .await
-        .map_err(Diagnostics)?;
+    let shared_tiers =
+        shared_tiers::open(&settings).await.map_err(|mistake| Diagnostics(vec![*mistake]))?;
+    let tiers = build::Tiers { disk: disk.as_ref(), shared: shared_tiers.as_ref() };
+    let registry =
+        build::build(&settings, &connected, &plan, &division, tiers).await.map_err(Diagnostics)?;
     let registry = Arc::new(registry);
     let keyspace = Arc::new(Keyspace::new(KeyspaceOptions {
         memory_limit: usize::try_from(division.plain_keys).ok(),
@@ -168,6 +176,7 @@ async fn start(settings: Settings) -> Result<(Door, Arc<Server>, admin::Listener
         skipped: plan.skipped,
         division,
         disk,
+        shared_tiers,
         upstream: door_options.front.as_ref().map(|front| front.upstream.label()),
         redis_address: door.address(),
         door: door.monitor(),
@@ -226,6 +235,11 @@ async fn drain(door: Door, server: &Arc<Server>, admin: admin::Listener, signals
         let left = patience.saturating_sub(began.elapsed()).max(CLOSE_LEAST);
         if tokio::time::timeout(left, server.connected.close()).await.is_err() {
             tracing::warn!("a database did not let its connections be closed in time");
+        }
+        if let Some(shared) = &server.shared_tiers
+            && !shared.fleet.flush(left).await
+        {
+            tracing::warn!("other servers were not told of everything that was removed here");
         }
         if let Some(disk) = &server.disk {
             disk.close().await;

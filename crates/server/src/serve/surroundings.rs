@@ -31,18 +31,40 @@ pub fn check_surroundings(settings: &Settings) -> Vec<Diagnostic> {
             note(&["server", "users", user, "password_file"], file_value(path).map(drop));
         }
     }
-    let redis = &settings.config.redis;
+    let front = &settings.config.front;
+    if let Some(name) = &front.url_env {
+        note(&["front", "url_env"], super::front::url_variable(name));
+    }
+    let (redis, memcached) = (&settings.config.redis, &settings.config.memcached);
     if let Some(name) = &redis.url_env {
-        note(&["redis", "url_env"], super::front::url_variable(name));
+        note(&["redis", "url_env"], super::shared_tiers::url_variable(name));
     }
-    if let Some(name) = &redis.password_env {
-        note(&["redis", "password_env"], variable(name));
+    for (section, option, name) in [
+        ("front", "password_env", &front.password_env),
+        ("redis", "password_env", &redis.password_env),
+        ("redis", "sentinel_password_env", &redis.sentinel_password_env),
+        ("memcached", "password_env", &memcached.password_env),
+    ] {
+        if let Some(name) = name {
+            note(&[section, option], variable(name));
+        }
     }
-    if let Some(path) = &redis.password_file {
-        note(&["redis", "password_file"], file_value(path).map(drop));
+    for (section, option, path) in [
+        ("front", "password_file", &front.password_file),
+        ("redis", "password_file", &redis.password_file),
+        ("redis", "sentinel_password_file", &redis.sentinel_password_file),
+        ("memcached", "password_file", &memcached.password_file),
+    ] {
+        if let Some(path) = path {
+            note(&[section, option], file_value(path).map(drop));
+        }
     }
-    if let Some(path) = &redis.ca_file {
-        note(&["redis", "ca_file"], certificates(path));
+    for (section, path) in
+        [("front", &front.ca_file), ("redis", &redis.ca_file), ("memcached", &memcached.ca_file)]
+    {
+        if let Some(path) = path {
+            note(&[section, "ca_file"], certificates(path));
+        }
     }
     for (origin, options) in &settings.config.origins {
         for (option, variable) in

@@ -203,7 +203,7 @@ proptest! {
 #[test]
 fn what_the_guide_shows_has_no_mistake() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    for name in ["README.md", "docs/guide/getting-started.md"] {
+    for name in ["README.md", "docs/guide/getting-started.md", "docs/guide/tiers.md"] {
         let page = std::fs::read_to_string(root.join(name)).expect("the page is there");
         let blocks: Vec<_> = page
             .split("```toml\n")
@@ -218,13 +218,13 @@ fn what_the_guide_shows_has_no_mistake() {
 }
 
 #[test]
-fn mistakes_in_redis() {
+fn mistakes_in_front() {
     insta::assert_snapshot!(check(
         r#"
 [server]
 value_size_max = "1MiB"
 
-[redis]
+[front]
 url = "http://ann:hunter2@cache"
 url_env = "CACHE"
 password_env = "A"
@@ -235,8 +235,66 @@ reply_timeout = "0s"
 kept_size_max = "2MiB"
 "#
     ));
-    insta::assert_snapshot!(check("[redis]\nstaleness_max = \"2s\"\n"));
-    insta::assert_snapshot!(check("[redis]\nurl = \"redis://:hunter2@c\"\nca_file = \"x\"\n"));
+    insta::assert_snapshot!(check("[front]\nstaleness_max = \"2s\"\n"));
+    insta::assert_snapshot!(check("[front]\nurl = \"redis://:hunter2@c\"\nca_file = \"x\"\n"));
+    insta::assert_snapshot!(check("[front]\nurl = \"redis://:hunter2@c\"\npassword_env = \"X\"\n"));
+    assert_eq!(check("[front]\nurl = \"rediss://ann@c:1/2\"\nca_file = \"x\"\n"), "");
+}
+
+#[test]
+fn mistakes_in_redis() {
+    insta::assert_snapshot!(check(
+        r#"
+[disk]
+directory = "/var/cache/larder"
+
+[redis]
+url = "http://ann:hunter2@cache"
+urls = ["redis://b"]
+password_env = "A"
+password_file = "b"
+sentinel_service = "main"
+prefix = "a{b}"
+connections = 51
+reply_timeout = "0s"
+staleness_bound = "1ms"
+memory_ttl = "0s"
+value_size_max = "1GiB"
+"#
+    ));
+    insta::assert_snapshot!(check("[redis]\nprefix = \"shop\"\n"));
     insta::assert_snapshot!(check("[redis]\nurl = \"redis://:hunter2@c\"\npassword_env = \"X\"\n"));
-    assert_eq!(check("[redis]\nurl = \"rediss://ann@c:1/2\"\nca_file = \"x\"\n"), "");
+    insta::assert_snapshot!(check("[redis]\nurls = [\"redis://a\", \"rediss://b\"]\n"));
+    insta::assert_snapshot!(check("[redis]\nurl = \"redis://a\"\nca_file = \"x\"\n"));
+    insta::assert_snapshot!(check("[redis]\nurl = \"redis://a\"\ntopology = \"sentinel\"\n"));
+    insta::assert_snapshot!(check("[redis]\nurl = \"redis://a/3\"\ntopology = \"cluster\"\n"));
+    // Once the section of the Redis to stand in front of.
+    insta::assert_snapshot!(check("[redis]\nurl = \"redis://a\"\nnot_kept = [\"x\"]\n"));
+    let lagging = "[redis]\nurl = \"redis://a\"\nread_from_replicas = true\n";
+    insta::assert_snapshot!(check(lagging));
+    let good = "[redis]\nurls = [\"rediss://ann@a\", \"rediss://ann@b\"]\ntopology = \"sentinel\"\n\
+                sentinel_service = \"main\"\nca_file = \"x\"\nmemory_ttl = \"off\"\n";
+    assert_eq!(check(good), "");
+}
+
+#[test]
+fn mistakes_in_memcached() {
+    let redis = "[redis]\nurl = \"redis://a\"\n";
+    insta::assert_snapshot!(check("[memcached]\nservers = [\"a\"]\n"));
+    insta::assert_snapshot!(check(&format!("{redis}[memcached]\ntls = true\n")));
+    insta::assert_snapshot!(check(&format!(
+        r#"{redis}[memcached]
+servers = ["a:11211", "a"]
+user = "ann"
+ca_file = "x"
+server_name = "y"
+reply_timeout = "2h"
+"#
+    )));
+    insta::assert_snapshot!(check(&format!(
+        "{redis}[memcached]\nservers = [\"ann:hunter2@a:1\"]\n"
+    )));
+    let good = "[memcached]\nservers = [\"a\", \"b:1/?2\"]\nuser = \"ann\"\npassword_env = \"P\"\n\
+                tls = true\nca_file = \"x\"\nwhen_dead = \"eject\"\n";
+    assert_eq!(check(&format!("{redis}{good}")), "");
 }

@@ -42,6 +42,24 @@ async fn a_server_that_starts_again_is_warm_and_serves_nothing_that_was_removed(
     assert_eq!(loads(&server, "artist").await, 0.0, "it came from the disk");
     get(&mut redis, "album:8").await.expect("it is there");
     assert_eq!(loads(&server, "album").await, 0.0, "it came from the disk");
+    let sample = "larder_store_hits_total{cache=\"album\",store=\"disk\"}";
+    assert_eq!(server.metric(sample).await, Some(1.0));
+    let closed = "larder_store_breaker_state{cache=\"album\",store=\"disk\",state=\"closed\"}";
+    assert_eq!(server.metric(closed).await, Some(1.0));
+    for name in store_metrics() {
+        let labels = "{cache=\"album\",store=\"disk\"";
+        let page = server.request(reqwest::Method::GET, "/metrics").await;
+        let page = page.text().await.expect("metrics are text");
+        assert!(page.contains(&format!("\n{name}{labels}")), "{name}: {page}");
+    }
+    let info: String =
+        redis::cmd("INFO").arg("larder").query_async(&mut redis).await.expect("it is answered");
+    assert!(info.contains("store_album_disk:hits=1,misses=0,fills=0,failures=0"), "{info}");
+    let (_, page) = server.page("/caches/album").await;
+    assert_eq!(
+        (&page["stores"][0]["name"], &page["stores"][0]["hits"]),
+        (&"disk".into(), &1.into())
+    );
     get(&mut redis, "album:7").await.expect("it is there");
     assert_eq!(loads(&server, "album").await, 1.0, "what was removed is loaded anew");
 }
@@ -89,4 +107,15 @@ fn a_budget_too_small_is_refused_with_the_least() {
         + &String::from_utf8_lossy(&output.stdout);
     assert!(!output.status.success());
     assert!(said.contains("larder.toml:3:1") && said.contains("at least 512MiB"), "{said}");
+}
+
+/// What the reference says of stores.
+fn store_metrics() -> Vec<String> {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let reference = std::fs::read_to_string(root.join("docs/reference/metrics.md"));
+    let reference = reference.expect("it is there");
+    let rows = reference.lines().filter(|line| line.starts_with("| `larder_store_"));
+    let names: Vec<_> = rows.filter_map(|row| Some(row.split('`').nth(1)?.to_owned())).collect();
+    assert_eq!(names.len(), 7, "{names:?}");
+    names
 }

@@ -18,7 +18,7 @@ async fn caches_of_a_database_and_an_existing_redis_beside_each_other() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let url = format!("redis://ann@{}", redis.address());
     let path = config(directory.path(), |text| {
-        format!("{text}\n[redis]\nurl = \"{url}\"\npassword_env = \"CACHE_PASSWORD\"\n")
+        format!("{text}\n[front]\nurl = \"{url}\"\npassword_env = \"CACHE_PASSWORD\"\n")
     })
     .await;
     let server = Running::start_with(directory.path(), &["--config", &path], |command| {

@@ -172,3 +172,12 @@ fn read_banner(child: &mut Child, stderr: &Path) -> String {
     assert!(banner.contains("\n  admin "), "the server ended at once; log:\n{}", log());
     banner
 }
+
+/// Waits until something holds.
+pub(crate) async fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "it does not come: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -146,6 +146,10 @@ impl Engine for MySqlEngine {
         Ok(())
     }
 
+    async fn version(&self, connection: &mut MySqlConnection) -> sqlx::Result<String> {
+        sqlx::query_scalar("SELECT version()").fetch_one(connection).await
+    }
+
     async fn ping(&self, connection: &mut MySqlConnection) -> sqlx::Result<()> {
         connection.ping().await
     }

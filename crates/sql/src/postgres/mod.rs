@@ -119,6 +119,10 @@ impl Engine for PostgresEngine {
         Ok(())
     }
 
+    async fn version(&self, connection: &mut PgConnection) -> sqlx::Result<String> {
+        sqlx::query_scalar("SHOW server_version").fetch_one(connection).await
+    }
+
     async fn ping(&self, connection: &mut PgConnection) -> sqlx::Result<()> {
         connection.ping().await
     }

@@ -154,6 +154,10 @@ impl Engine for SqliteEngine {
         Ok(())
     }
 
+    async fn version(&self, reader: &mut SqliteReader) -> sqlx::Result<String> {
+        sqlx::query_scalar("SELECT sqlite_version()").fetch_one(&mut reader.connection).await
+    }
+
     async fn ping(&self, reader: &mut SqliteReader) -> sqlx::Result<()> {
         reader.connection.ping().await
     }

@@ -270,6 +270,8 @@ async fn a_server_that_stops_and_starts_is_found_again() {
     mysql.stop();
     mysql.start();
     database.ping().await.expect("it is back");
+    let version = database.server_version().await.expect("it says");
+    assert!(version.starts_with(|first: char| first.is_ascii_digit()), "{version}");
     assert!(load(&origin, "t:1").await.expect("it is back").is_some());
 
     // A server that stands still is given up, not waited for.

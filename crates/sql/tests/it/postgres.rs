@@ -326,6 +326,8 @@ async fn a_server_that_stops_and_starts_is_found_again() {
         postgres.start();
         assert_eq!(load(&origin, "t:1").await.expect("it is back").as_deref(), Some("{\"id\":1}"));
         database.ping().await.expect("it is back");
+        let version = database.server_version().await.expect("it says");
+        assert!(version.starts_with(|first: char| first.is_ascii_digit()), "{version}");
         // All of the idle connections are dead, and no load sees it.
         postgres.stop();
         postgres.start();

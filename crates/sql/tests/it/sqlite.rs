@@ -207,6 +207,7 @@ async fn views_composite_keys_and_odd_names_are_served() {
     let names: Vec<&str> = skipped.iter().map(|skipped| skipped.name.as_str()).collect();
     assert_eq!(names, ["joined", "keyless", "searched", "untyped"], "{skipped:?}");
     assert!(skipped.iter().all(|skipped| !skipped.reason.is_empty() && !skipped.remedy.is_empty()));
+    assert!(database.server_version().await.expect("it says").starts_with("3."));
 }
 
 #[tokio::test]

@@ -4,7 +4,9 @@
 
 mod caches;
 mod encode;
+mod fleet;
 mod server;
+mod stores;
 mod table;
 
 use std::fmt;
@@ -22,6 +24,9 @@ pub use table::reference;
 pub(super) fn text(server: &Server, format: Format) -> Result<String, fmt::Error> {
     let mut families = server::families(server);
     families.extend(caches::families(server));
+    families.extend(stores::families(server));
+    families.extend(stores::leases(server));
+    families.extend(fleet::families(server));
     encode::encode(families, format)
 }
 

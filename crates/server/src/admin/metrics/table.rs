@@ -131,6 +131,38 @@ metrics! {
         "Entries that left memory, by cause";
     CACHE_ENTRIES_REJECTED: Counter "larder_cache_entries_rejected" ["cache"],
         "Entries that were not kept because they are too large for the budget";
+    STORE_HITS: Counter "larder_store_hits" ["cache", "store"],
+        "Keys that a store below memory had";
+    STORE_MISSES: Counter "larder_store_misses" ["cache", "store"],
+        "Keys that a store below memory did not have";
+    STORE_FILLS: Counter "larder_store_fills" ["cache", "store"],
+        "Entries put into a store below memory";
+    STORE_FAILURES: Counter "larder_store_failures" ["cache", "store"],
+        "Calls of a store below memory that failed or took too long";
+    STORE_UNDECODABLE: Counter "larder_store_undecodable" ["cache", "store"],
+        "Entries of a store below memory that could not be read";
+    STORE_BREAKER_STATE: Gauge "larder_store_breaker_state" ["cache", "store", "state"],
+        "1 for the state the breaker of a store is in: while it is open the store is not asked";
+    STORE_BEHIND: Gauge "larder_store_behind" ["cache", "store"],
+        "1 while invalidations wait to be told to a store: what they touch is hidden meanwhile";
+    LEASE_REQUESTS: Counter "larder_lease_requests" ["cache", "outcome"],
+        "Leases asked for before a load: won, waited for another server, skipped or failed";
+    LEASE_BREAKER_STATE: Gauge "larder_lease_breaker_state" ["cache", "state"],
+        "1 for the state of the breaker: while it is open each server loads for itself";
+    FLEET_HEARD: Counter "larder_fleet_heard" [],
+        "Changes heard on the bus, those of this server included";
+    FLEET_ANNOUNCED: Counter "larder_fleet_announced" [],
+        "Changes announced on the bus, each time it was";
+    FLEET_FAILED: Counter "larder_fleet_failed" [], "Attempts to announce a change that failed";
+    FLEET_WAITING: Gauge "larder_fleet_waiting" [], "Changes that wait to be announced";
+    FLEET_GAPS: Counter "larder_fleet_gaps" [],
+        "Times that a change was missed, so that everything in memory was in doubt";
+    FLEET_RECONNECTIONS: Counter "larder_fleet_reconnections" [],
+        "Times that the connection to the bus was made anew";
+    FLEET_LAG_SECONDS: Gauge "larder_fleet_lag_seconds" [],
+        "How long the last sign of life of the bus had been on its way at most";
+    FLEET_SILENCE_SECONDS: Gauge "larder_fleet_silence_seconds" [],
+        "For how long the bus has not been heard: past the staleness bound memory is not trusted";
     ORIGIN_BREAKER_STATE: Gauge "larder_origin_breaker_state" ["origin", "state"],
         "1 for the state the breaker is in";
     ORIGIN_LOADS_RUNNING: Gauge "larder_origin_loads_running" ["origin"],
@@ -170,10 +202,13 @@ Every number is read where it is counted, when it is asked for; those of the pro
 where the system does not tell them.
 ";
 
-const SECTIONS: [(&str, &str); 4] = [
+const SECTIONS: [(&str, &str); 7] = [
     ("The process and the Redis door", ""),
     ("Plain keys", "larder_plain_"),
     ("Caches", "larder_cache_"),
+    ("Stores below memory: disk, Redis, memcached", "larder_store_"),
+    ("Leases: of all servers one loads a key", "larder_lease_"),
+    ("The bus between servers", "larder_fleet_"),
     ("Origins", "larder_origin_"),
 ];
 

@@ -2,10 +2,11 @@
 //! place, the limit and the remedy.
 
 mod caches;
+mod front;
 mod keys;
 mod origins;
-mod redis;
 mod server;
+mod shared_tiers;
 
 pub use keys::KeyShape;
 pub use server::is_protected;
@@ -23,7 +24,8 @@ pub fn check(source: &Source) -> Parsed {
     if parsed.is_read {
         let mut checker = Checker { source, parsed: &parsed, found: Vec::new() };
         server::check(&mut checker);
-        redis::check(&mut checker);
+        shared_tiers::check(&mut checker);
+        front::check(&mut checker);
         origins::check(&mut checker);
         caches::check(&mut checker);
         let found = checker.found;

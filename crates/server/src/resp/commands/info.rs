@@ -7,6 +7,7 @@ use tikv_jemalloc_ctl::{epoch, stats};
 
 use super::super::Reply;
 use super::super::door::Shared;
+use super::super::routes::ServedCache;
 use super::super::session::Session;
 use super::server::REDIS_VERSION;
 use crate::front::FrontStatistics;
@@ -211,6 +212,29 @@ fn write_caches(shared: &Shared, text: &mut String) {
                 statistics.hit_ratio().unwrap_or(0.0),
                 cache.origin_guard().name(),
                 super::larder::breaker_name(cache),
+            ),
+        );
+        write_stores(cache, text);
+    }
+}
+
+/// The stores below the memory of a cache.
+fn write_stores(cache: &ServedCache, text: &mut String) {
+    for store in cache.stores() {
+        line(
+            text,
+            format_args!(
+                "store_{}_{}:hits={},misses={},fills={},failures={},undecodable={},breaker={},\
+                 is_behind={}",
+                cache.name(),
+                store.name,
+                store.hits,
+                store.misses,
+                store.fills,
+                store.failures,
+                store.undecodable,
+                super::larder::name_of(store.breaker),
+                u8::from(store.is_behind),
             ),
         );
     }

@@ -379,7 +379,12 @@ fn write_statistics(cache: &ServedCache, reply: &mut Reply) {
 
 /// Whether the origin of a cache is asked at present.
 pub(super) fn breaker_name(cache: &ServedCache) -> &'static str {
-    match cache.origin_health() {
+    name_of(cache.origin_health())
+}
+
+/// What a state of a breaker is called.
+pub(super) fn name_of(state: BreakerState) -> &'static str {
+    match state {
         BreakerState::Closed => "closed",
         BreakerState::Open => "open",
         BreakerState::HalfOpen => "half-open",

@@ -1,4 +1,4 @@
-//! The options of `[redis]`: an existing Redis to stand in front of.
+//! The options of `[front]`: an existing Redis to stand in front of.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::units::{ByteSize, DurationText};
 /// answer itself goes there.
 #[derive(Clone, PartialEq, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct RedisOptions {
+pub struct ExistingRedisOptions {
     /// Where it is, such as `redis://cache.example:6379` or
     /// `rediss://larder@cache.example:6380/0`, which is encrypted. Clients begin
     /// in the database of the URL. A password in it can be read by whoever reads
@@ -52,7 +52,7 @@ pub struct RedisOptions {
     pub not_kept: Vec<String>,
 }
 
-impl RedisOptions {
+impl ExistingRedisOptions {
     /// Whether there is a Redis to stand in front of.
     #[must_use]
     pub fn is_set(&self) -> bool {
@@ -66,7 +66,7 @@ impl RedisOptions {
     }
 }
 
-impl Default for RedisOptions {
+impl Default for ExistingRedisOptions {
     fn default() -> Self {
         Self {
             url: None,
