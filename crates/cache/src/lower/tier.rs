@@ -7,7 +7,7 @@ use std::time::Duration;
 use larder_core::{Clock, DynStore, Key, Mark, PutCondition, Result, StoredEntry, Verb, Version};
 
 use super::caller::{Caller, Grounds};
-use super::pending::Pending;
+use super::pending::{Noted, Pending};
 use crate::origin::{Breaker, BreakerState};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -117,36 +117,45 @@ impl StoreTier {
         Some(())
     }
 
-    /// Reads keys. `None` if the store cannot be asked now. It is met before.
+    /// Reads keys, and says since when what is invalidated may be missing in what
+    /// it read. `None` if the store cannot be asked now. It is met before.
     pub(crate) async fn get_many(
         &self,
         keys: &[Key],
         grounds: Grounds<'_>,
         recall: impl FnOnce(Memories) -> Version,
-    ) -> Option<Vec<Option<StoredEntry>>> {
+    ) -> Option<(Vec<Option<StoredEntry>>, Noted)> {
         self.meet(grounds, recall).await?;
         // What fails at that is not asked for more: a read waits for it once.
         self.catch_up(grounds).await?;
         // Before the read: what the store is told while it runs is not hidden after it.
-        let hidden: Vec<Option<Version>> = {
+        let (hidden, since): (Vec<Option<Version>>, Noted) = {
             let pending = self.pending.lock();
-            keys.iter().map(|key| pending.hidden(key)).collect()
+            (keys.iter().map(|key| pending.hidden(key)).collect(), pending.now())
         };
         let mut found = self.call(self.store.get_many(keys), grounds).await?;
         if found.len() != keys.len() {
             return None;
         }
-        // After the read: what was invalidated while it ran is hidden, too.
+        // After the read: what was invalidated while it ran is hidden, too, also if
+        // the store was told before the read ended.
         let pending = self.pending.lock();
         for ((key, hidden), found) in keys.iter().zip(hidden).zip(&mut found) {
             let is_hidden = |entry: &StoredEntry| {
-                hidden.is_some_and(|at| entry.version < at) || pending.hides(key, entry.version)
+                hidden.is_some_and(|at| entry.version < at)
+                    || pending.hides(key, entry.version)
+                    || pending.was_noted(since, key, entry.version)
             };
             if found.as_ref().is_some_and(is_hidden) {
                 *found = None;
             }
         }
-        Some(found)
+        Some((found, since))
+    }
+
+    /// Whether what a read brought was invalidated since it began.
+    pub(crate) fn was_overtaken(&self, since: Noted, key: &Key, version: Version) -> bool {
+        self.pending.lock().was_noted(since, key, version)
     }
 
     pub(crate) fn count(&self, is_hit: bool) {

@@ -37,26 +37,19 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     fn hear_of_keys(self: Arc<Self>, keys: &[Key], verb: Verb, version: Version) {
         let Some(seat) = &self.seat else { return };
         let decoded: Vec<K> = keys.iter().filter_map(seat.decode).collect();
+        // Whoever announced it may have ended before these stores heard of it. Noted
+        // before memory gives it up: what a read brings meanwhile is found by one of
+        // the two.
+        let tiers = || self.lower.iter().flat_map(|lower| lower.tiers_to_tell(true));
+        let has_to_tell = tiers().next().is_some();
+        tiers().for_each(|tier| tier.invalidate_later(keys, version, verb));
         for key in &decoded {
             self.invalidate_older(key, verb, version);
         }
-        // Whoever announced it may have ended before these stores heard of it.
-        if self.lower.as_ref().is_none_or(|lower| lower.tiers_to_tell(true).next().is_none()) {
-            return;
+        if has_to_tell {
+            let engine = Arc::clone(&self);
+            self.runtime.spawn(async move { engine.catch_stores_up().await });
         }
-        let tiers = self.lower.iter().flat_map(|lower| lower.tiers_to_tell(true));
-        tiers.for_each(|tier| tier.invalidate_later(keys, version, verb));
-        let engine = Arc::clone(&self);
-        self.runtime.spawn(async move {
-            engine.catch_stores_up().await;
-            // What was read there before they knew.
-            for key in &decoded {
-                match verb {
-                    Verb::Expire => engine.expire_in_memory(key),
-                    Verb::Remove => engine.remove_in_memory(key),
-                };
-            }
-        });
     }
 
     fn hear_of_marks(self: Arc<Self>, marks: &[Mark]) {
@@ -71,7 +64,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     }
 
     /// Invalidates what is older than a change, and loads that began before it.
-    fn invalidate_older(&self, key: &K, verb: Verb, version: Version) {
+    pub(super) fn invalidate_older(&self, key: &K, verb: Verb, version: Version) {
         let now = self.clock.now();
         self.reclaim_dead(key, now);
         let _old = self.flights.fence_before(key, version, || {

@@ -40,7 +40,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             }
             let keys: Vec<Key> = rest.iter().map(|flight| (lower.encode)(&flight.key)).collect();
             let found = tier.get_many(&keys, self.grounds(), |past| self.recall(&past)).await;
-            let Some(found) = found else { continue };
+            let Some((found, since)) = found else { continue };
             let mut answered = Vec::new();
             let mut missing = Vec::new();
             for ((flight, key), found) in rest.into_iter().zip(keys).zip(found) {
@@ -48,7 +48,15 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
                     found.as_ref().is_some_and(|found| self.adopt(lower, &flight, found, place));
                 tier.count(is_hit);
                 match found {
-                    Some(found) if is_hit => answered.push((key, found)),
+                    Some(found) if is_hit => {
+                        // Noted before it is taken out of memory: either this sees the note,
+                        // or whoever made it finds what was kept here.
+                        if tier.was_overtaken(since, &key, found.version) {
+                            self.invalidate_older(&flight.key, Verb::Remove, found.version.above());
+                        } else {
+                            answered.push((key, found));
+                        }
+                    }
                     _ => missing.push(flight),
                 }
             }
