@@ -91,6 +91,17 @@ impl Outbox {
         Some(next)
     }
 
+    /// Puts off what is refused for good, for its size perhaps, behind all others,
+    /// and says it in fewer words, together with what they stand for as well.
+    fn put_off(&mut self, refused: Unsaid) {
+        self.under_way -= 1;
+        let announcement = whole_cache(refused.announcement);
+        self.unsaid.retain(|Unsaid { announcement: other, .. }| {
+            (&other.cache, other.verb) != (&announcement.cache, announcement.verb)
+        });
+        self.unsaid.push_back(Unsaid { announcement, said: None });
+    }
+
     fn settle(&mut self, unsaid: Unsaid, is_sent: bool) {
         self.under_way -= 1;
         if is_sent {
@@ -109,18 +120,20 @@ pub(super) async fn post(fleet: Weak<Shared>, mail: Arc<Notify>) {
     loop {
         let Some(shared) = fleet.upgrade() else { return };
         let next = shared.outbox.lock().take();
-        let Some(mut next) = next else {
+        let Some(next) = next else {
             drop(shared);
             // A fleet that is gone wakes nobody, so this looks now and then.
             let _ = tokio::time::timeout(LONGEST_PAUSE, mail.notified()).await;
             continue;
         };
         let said = shared.publish(&next.announcement).await;
-        if said.as_ref().is_err_and(|error| !is_passing(error)) {
-            // What is refused for good, for its size perhaps, is said in fewer words.
-            next.announcement.change = Change::All;
+        match &said {
+            Err(error) if !is_passing(error) => {
+                tracing::warn!(%error, cache = next.announcement.cache, "a change is refused");
+                shared.outbox.lock().put_off(next);
+            }
+            said => shared.outbox.lock().settle(next, said.is_ok()),
         }
-        shared.outbox.lock().settle(next, said.is_ok());
         drop(shared);
         if said.is_ok() {
             pause = SHORTEST_PAUSE;
