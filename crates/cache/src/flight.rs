@@ -32,6 +32,8 @@ pub(crate) struct Flight<K, V> {
     pub(crate) key: K,
     begun: AtomicU64,
     pub(crate) cause: LoadCause,
+    /// When the load began.
+    pub(crate) began_at: Moment,
     /// When the load is cancelled.
     pub(crate) deadline: Moment,
     /// What is refreshed, if anything.
@@ -63,6 +65,7 @@ impl<K, V> Flight<K, V> {
         key: K,
         begun: Version,
         cause: LoadCause,
+        began_at: Moment,
         deadline: Moment,
         held: Option<Resident<K, V>>,
         terms: Terms,
@@ -71,6 +74,7 @@ impl<K, V> Flight<K, V> {
             key,
             begun: AtomicU64::new(begun.get()),
             cause,
+            began_at,
             deadline,
             held,
             terms,

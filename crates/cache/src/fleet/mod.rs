@@ -186,6 +186,11 @@ impl Fleet {
         self.0.heard()
     }
 
+    /// For how long what was heard last lets memory be trusted at most.
+    pub(crate) fn staleness_bound(&self) -> Duration {
+        self.0.options.staleness_bound
+    }
+
     /// Gives a cache what is heard about it from now on. It holds nothing yet.
     pub(crate) fn attend(&self, cache: &str, member: Weak<dyn Member>) {
         if let Some((member, remaining)) = member.upgrade().zip(self.0.remaining()) {

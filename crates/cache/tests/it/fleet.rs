@@ -437,6 +437,31 @@ async fn options_that_cannot_work_are_refused() {
     assert!(local.to_string().contains("that the nodes share"), "{local}");
 }
 
+/// Who comes later does not get what was read before, although nobody says that
+/// it was invalidated.
+#[tokio::test]
+async fn without_a_sign_of_life_no_load_of_before_is_joined() {
+    let nodes = Nodes::new(2, plain()).await;
+    let [one, two] = [nodes.node(0), nodes.node(1)];
+    let gate = Gate::new();
+    nodes.origin.script([Answer::Truth.held_at(&gate)]);
+    two.bus.stall();
+    let users = two.world.users.clone();
+    let first = tokio::spawn(async move { users.get_or_load(&ann()).await });
+    gate.wait_for_arrivals(1).await;
+    nodes.origin.set(ann(), 2);
+    one.world.users.remove(&ann()).await.expect("it is announced");
+    // Longer than the staleness bound of one second.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let users = two.world.users.clone();
+    let late = tokio::spawn(async move { users.get_or_load(&ann()).await });
+    let late = tokio::time::timeout(Duration::from_secs(2), late).await;
+    gate.open();
+    let late = late.expect("it waits for no load of before").expect("it ends");
+    assert_eq!(late.expect("it is answered").into_value(), Some(2));
+    first.await.expect("it ends").expect("it is answered");
+}
+
 /// A bus that refuses one cache for good.
 struct Partial(FaultyBus);
 
