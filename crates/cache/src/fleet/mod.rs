@@ -191,6 +191,11 @@ impl Fleet {
         self.0.options.staleness_bound
     }
 
+    /// How long announcing a change may take.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.0.options.timeout
+    }
+
     /// Gives a cache what is heard about it from now on. It holds nothing yet.
     pub(crate) fn attend(&self, cache: &str, member: Weak<dyn Member>) {
         if let Some((member, remaining)) = member.upgrade().zip(self.0.remaining()) {

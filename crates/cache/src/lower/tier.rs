@@ -41,6 +41,8 @@ pub(crate) struct StoreTier {
     caller: Caller,
     /// Whether what it remembers of before this process is known.
     is_known: AtomicBool,
+    /// Whether it was asked again once it had to know all of before this process.
+    has_settled: AtomicBool,
     /// What it is being told, or is to be told before it is trusted.
     pending: Mutex<Pending>,
     /// Whether a call that was to tell it something failed.
@@ -69,6 +71,7 @@ impl StoreTier {
             store,
             caller: Caller::new(timeout, breaker),
             is_known: AtomicBool::new(false),
+            has_settled: AtomicBool::new(false),
             pending: Mutex::new(Pending::default()),
             is_behind: AtomicBool::new(false),
             hits: AtomicU64::new(0),
@@ -113,6 +116,21 @@ impl StoreTier {
             let marks = self.call(self.store.marks(), grounds).await?;
             self.pending.lock().meet(recall(Memories { marks, newest }));
             self.is_known.store(true, Ordering::Release);
+        }
+        Some(())
+    }
+
+    /// Asks once more which watermarks the store remembers: it is told of what others
+    /// announce only afterwards. `None` if it cannot be asked now.
+    pub(crate) async fn meet_again(
+        &self,
+        grounds: Grounds<'_>,
+        recall: impl FnOnce(Memories) -> Version,
+    ) -> Option<()> {
+        if !self.has_settled.load(Ordering::Acquire) {
+            let marks = self.call(self.store.marks(), grounds).await?;
+            recall(Memories { marks, newest: Version::ZERO });
+            self.has_settled.store(true, Ordering::Release);
         }
         Some(())
     }

@@ -34,6 +34,17 @@ impl<K: CacheKey, V: CacheValue> Member for Engine<K, V> {
 }
 
 impl<K: CacheKey, V: CacheValue> Engine<K, V> {
+    /// Hears what other nodes say from now on. What they said before is known to
+    /// stores that follow the bus, and perhaps not yet to others.
+    pub(crate) fn attend_fleet(self: &Arc<Self>) {
+        let Some(seat) = &self.seat else { return };
+        let member: Arc<dyn Member> = Arc::clone(self) as _;
+        seat.fleet.attend(&self.name, Arc::downgrade(&member));
+        if self.lower.as_ref().is_some_and(|lower| lower.tiers_to_tell(true).next().is_some()) {
+            self.doubted_below.fetch_max(seat.fleet.heard().get(), Ordering::AcqRel);
+        }
+    }
+
     fn hear_of_keys(self: Arc<Self>, keys: &[Key], verb: Verb, version: Version) {
         let Some(seat) = &self.seat else { return };
         let decoded: Vec<K> = keys.iter().filter_map(seat.decode).collect();

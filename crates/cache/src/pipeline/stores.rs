@@ -10,7 +10,7 @@ use super::land::limited;
 use crate::engine::{CacheKey, CacheValue, Engine};
 use crate::flight::{Flight, Landing};
 use crate::hit::{Held, Tier};
-use crate::lower::{Grounds, Lower, Memories};
+use crate::lower::{Grounds, Lower, Memories, StoreTier};
 use crate::policy::{Limits, limits_below_stores};
 
 /// An entry on its way into the stores: what is in memory, and until when it
@@ -38,6 +38,12 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             if rest.is_empty() {
                 break;
             }
+            if self.hears_before(tier)
+                && self.clock.precise_now() >= self.settles_at
+                && tier.meet_again(self.grounds(), |past| self.recall(&past)).await.is_none()
+            {
+                continue;
+            }
             let keys: Vec<Key> = rest.iter().map(|flight| (lower.encode)(&flight.key)).collect();
             let found = tier.get_many(&keys, self.grounds(), |past| self.recall(&past)).await;
             let Some(found) = found else { continue };
@@ -58,6 +64,11 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
                 .await;
         }
         rest
+    }
+
+    /// Whether nodes hear of a change before this store is told of it.
+    fn hears_before(&self, tier: &StoreTier) -> bool {
+        self.seat.is_some() && !tier.follows_bus()
     }
 
     /// Gives what a store has to those who wait, if it may still be given, and
@@ -86,8 +97,12 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         if !class.may_leave_process() || is_overtaken || self.is_invalidated(&entry) {
             return false;
         }
-        let (limits, due_at) =
+        let (mut limits, due_at) =
             limits_below_stores(&policy, &entry, stored.age, now, lower.memory_ttl);
+        if self.hears_before(&lower.tiers[place]) && now < self.settles_at {
+            // It may have been invalidated before this node listened.
+            limits = limits.at_most(self.settles_at);
+        }
         // What is due for a refresh ahead of its expiry is no answer to one, unless
         // somebody else has refreshed it.
         let is_news = flight.cause != LoadCause::RefreshAhead

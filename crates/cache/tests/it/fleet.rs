@@ -437,6 +437,56 @@ async fn options_that_cannot_work_are_refused() {
     assert!(local.to_string().contains("that the nodes share"), "{local}");
 }
 
+/// A store that does not follow the bus is told after the bus: whoever starts in
+/// between hears nothing of the change, and finds in the store what it touched.
+#[tokio::test]
+async fn a_node_that_starts_before_the_store_is_told_keeps_nothing_for_long() {
+    let mut nodes = Nodes::sharing(1, plain()).await;
+    nodes.warm(1).await;
+    let store = nodes.store.clone().expect("it is shared");
+    let gate = Gate::new();
+    // The call of whoever announces, and that of whoever hears.
+    store.script([StoreFault::Held(gate.clone()), StoreFault::Held(gate.clone())]);
+    nodes.origin.set(ann(), 2);
+    let users = nodes.node(0).world.users.clone();
+    let removal = tokio::spawn(async move { users.remove(&ann()).await });
+    gate.wait_for_arrivals(2).await;
+    nodes.start().await;
+    let late = nodes.node(1);
+    assert_eq!(late.world.read().await, Some(1), "the store has it still");
+    gate.open();
+    removal.await.expect("it ends").expect("it is announced");
+    let acknowledged = tokio::time::Instant::now();
+    late.comes_to(|hit| hit.into_value() == Some(2)).await;
+    let behind = acknowledged.elapsed();
+    assert!(behind < Duration::from_secs(3), "{behind:?}");
+}
+
+/// The same of watermarks: who starts reads them before they are raised.
+#[tokio::test]
+async fn a_node_that_starts_before_a_watermark_is_raised_hears_of_it() {
+    let mut nodes = Nodes::sharing(1, plain()).await;
+    nodes.node(0).world.users.put(&ann(), 1).tags(["people"]).await.expect("it is announced");
+    let store = nodes.store.clone().expect("it is shared");
+    nodes.node(0).heard(|statistics| statistics.heard == 1).await;
+    nodes.warm(1).await;
+    let gate = Gate::new();
+    store.script([StoreFault::Held(gate.clone()), StoreFault::Held(gate.clone())]);
+    nodes.origin.set(ann(), 2);
+    let users = nodes.node(0).world.users.clone();
+    let removal = tokio::spawn(async move { users.remove_tag("people").await });
+    gate.wait_for_arrivals(2).await;
+    nodes.start().await;
+    let late = nodes.node(1);
+    assert_eq!(late.world.read().await, Some(1), "nobody says that it is not valid");
+    gate.open();
+    removal.await.expect("it ends").expect("it is announced");
+    let acknowledged = tokio::time::Instant::now();
+    late.comes_to(|hit| hit.into_value() == Some(2)).await;
+    let behind = acknowledged.elapsed();
+    assert!(behind < Duration::from_secs(3), "{behind:?}");
+}
+
 /// Who comes later does not get what was read before, although nobody says that
 /// it was invalidated.
 #[tokio::test]
