@@ -41,6 +41,8 @@ pub(crate) struct Flight<K, V> {
     pub(crate) terms: Terms,
     landing: OnceLock<Landing<K, V>>,
     landed: Notify,
+    /// Says that it was taken out of the table before it landed.
+    fenced: Notify,
 }
 
 /// How a load ended.
@@ -80,6 +82,7 @@ impl<K, V> Flight<K, V> {
             terms,
             landing: OnceLock::new(),
             landed: Notify::new(),
+            fenced: Notify::new(),
         }
     }
 
@@ -104,6 +107,12 @@ impl<K, V> Flight<K, V> {
 
     pub(crate) fn has_landed(&self) -> bool {
         self.landing.get().is_some()
+    }
+
+    /// Waits until it is taken out of the table, so that its answer will not be kept.
+    /// For one who waits.
+    pub(crate) async fn fenced(&self) {
+        self.fenced.notified().await;
     }
 
     /// Waits for the answer.
@@ -221,7 +230,7 @@ impl<K: Hash + Eq + Clone, V> Flights<K, V> {
         let fenced = shard.remove_entry(key);
         let acted = act();
         drop(shard);
-        drop(fenced);
+        tell_fenced(fenced);
         acted
     }
 
@@ -237,8 +246,15 @@ impl<K: Hash + Eq + Clone, V> Flights<K, V> {
         let fenced = if is_older { shard.remove_entry(key) } else { None };
         let acted = act();
         drop(shard);
-        drop(fenced);
+        tell_fenced(fenced);
         acted
+    }
+
+    /// Takes out a flight that nobody is to join any more.
+    pub(crate) fn fence_one(&self, flight: &Arc<Flight<K, V>>) {
+        if self.leave(flight, || ()).is_some() {
+            flight.fenced.notify_one();
+        }
     }
 
     pub(crate) fn is_under_way<Q>(&self, key: &Q) -> bool
@@ -278,5 +294,11 @@ impl<K: Hash + Eq + Clone, V> Flights<K, V> {
     fn shard<Q: Hash + ?Sized>(&self, key: &Q) -> &Shard<K, V> {
         let hash = self.hasher.hash_one(key);
         &self.shards[hash as usize & (SHARDS - 1)]
+    }
+}
+
+fn tell_fenced<K, V>(fenced: Option<(K, Arc<Flight<K, V>>)>) {
+    if let Some((_, flight)) = fenced {
+        flight.fenced.notify_one();
     }
 }

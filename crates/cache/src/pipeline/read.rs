@@ -262,7 +262,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             match boarded {
                 // It is for those who wait already.
                 Boarded::Joined(flight) if self.may_be_behind(&flight, now) => {
-                    self.flights.leave(&flight, || ());
+                    self.flights.fence_one(&flight);
                 }
                 boarded => return boarded,
             }

@@ -203,3 +203,23 @@ async fn a_lease_without_a_store_to_share_is_refused() {
     let error = Cache::<String, i64>::builder("user").stores(stores).build().expect_err("no use");
     assert!(error.to_string().contains("join a fleet"), "{error}");
 }
+
+#[tokio::test]
+async fn a_load_whose_answer_will_not_be_kept_holds_up_nobody() {
+    let nodes = nodes(2, plain()).await;
+    for reader in [0, 1] {
+        let gate = Gate::new();
+        nodes.origin.script([Answer::Truth.held_at(&gate)]);
+        let users = nodes.caches[0].clone();
+        let doomed = tokio::spawn(async move { users.get_or_load(&ann()).await });
+        gate.wait_for_arrivals(1).await;
+        nodes.caches[0].remove(&ann()).await.expect("it is announced");
+        let start = Instant::now();
+        let hit = nodes.caches[reader].get_or_load(&ann()).await.expect("it is loaded");
+        assert_eq!(hit.value(), Some(&1));
+        assert!(start.elapsed() < Duration::from_secs(1), "{reader}: {:?}", start.elapsed());
+        gate.open();
+        doomed.await.expect("it ends").expect("it is answered");
+        nodes.caches[0].remove(&ann()).await.expect("it is announced");
+    }
+}
