@@ -10,7 +10,7 @@ use larder_core::{BusEvent, BusMessage, DynSubscription, Version};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Member, Shared, is_passing};
+use super::{Member, Shared};
 
 /// Between two attempts to subscribe.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -83,7 +83,7 @@ async fn hear_on(fleet: Weak<Shared>, mut ear: Option<Ear>) {
                 ear = Some(Ear::new(subscription));
                 continue;
             }
-            Err(error) if is_passing(&error) => PAUSE,
+            Err(error) if error.is_retryable() => PAUSE,
             Err(error) => {
                 tracing::error!(%error, "the bus refuses this node; memory is not trusted");
                 PAUSE * 20

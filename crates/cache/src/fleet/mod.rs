@@ -138,7 +138,7 @@ impl Fleet {
         });
         let ear = match shared.subscribe().await {
             Ok(subscription) => Some(listen::Ear::new(subscription).begin(&shared).await),
-            Err(error) if is_passing(&error) => None,
+            Err(error) if error.is_retryable() => None,
             Err(error) => return Err(error),
         };
         let presence = shared.presence.subscribe();
@@ -321,11 +321,6 @@ impl Drop for Posted<'_> {
             self.shared.post(announcement);
         }
     }
-}
-
-/// Whether trying again may help.
-fn is_passing(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout)
 }
 
 impl fmt::Debug for Fleet {

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use larder_core::{Announcement, Change, Key, Tag, Verb};
+use larder_core::{Announcement, Change, Error, ErrorKind, Key, Tag, Verb};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::{Shared, is_passing};
+use super::Shared;
 
 /// For how long a change is announced again when the connection is made anew: the
 /// server may lack what an earlier one had acknowledged. Longer than it takes to
@@ -91,10 +91,14 @@ impl Outbox {
         Some(next)
     }
 
-    /// Puts off what is refused for good, for its size perhaps, behind all others,
-    /// and says it in fewer words, together with what they stand for as well.
-    fn put_off(&mut self, refused: Unsaid) {
+    /// Puts off what is refused until people do something about it behind all others.
+    /// What is refused for what it says, for its size perhaps, is said in fewer words,
+    /// together with what they stand for as well.
+    fn put_off(&mut self, refused: Unsaid, error: &Error) {
         self.under_way -= 1;
+        if error.kind() != ErrorKind::InvalidInput {
+            return self.unsaid.push_back(refused);
+        }
         let announcement = whole_cache(refused.announcement);
         self.unsaid.retain(|Unsaid { announcement: other, .. }| {
             (&other.cache, other.verb) != (&announcement.cache, announcement.verb)
@@ -128,9 +132,9 @@ pub(super) async fn post(fleet: Weak<Shared>, mail: Arc<Notify>) {
         };
         let said = shared.publish(&next.announcement).await;
         match &said {
-            Err(error) if !is_passing(error) => {
+            Err(error) if !error.is_retryable() => {
                 tracing::warn!(%error, cache = next.announcement.cache, "a change is refused");
-                shared.outbox.lock().put_off(next);
+                shared.outbox.lock().put_off(next, error);
             }
             said => shared.outbox.lock().settle(next, said.is_ok()),
         }

@@ -1,14 +1,14 @@
 //! Many nodes over the same data: what one invalidates, all give up, whatever
 //! the bus does meanwhile.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use larder::{
     Cache, Error, ErrorKind, Fleet, FleetOptions, JsonCodec, Key, ManualClock, Memory, Policy,
     Result, SharedKey, StaleReason, Stores, Tier, Version,
 };
-use larder_core::{Announcement, Bus, BusEvent, BusPosition, Subscription};
+use larder_core::{Announcement, Bus, BusEvent, BusPosition, Change, Subscription};
 use larder_testkit::faulty::{Answer, FaultyBus, FaultyStore, Gate, PublishFault, StoreFault};
 
 use crate::support::*;
@@ -512,8 +512,8 @@ async fn without_a_sign_of_life_no_load_of_before_is_joined() {
     first.await.expect("it ends").expect("it is answered");
 }
 
-/// A bus that refuses one cache for good.
-struct Partial(FaultyBus);
+/// A bus that refuses one cache for good, and all others as the script says.
+struct Partial(FaultyBus, Mutex<Vec<ErrorKind>>);
 
 impl Bus for Partial {
     type Subscription = <FaultyBus as Bus>::Subscription;
@@ -521,6 +521,10 @@ impl Bus for Partial {
     async fn publish(&self, announcement: &Announcement, after: Version) -> Result<Version> {
         if announcement.cache == "refused" {
             return Err(Error::new(ErrorKind::InvalidInput, "not this one"));
+        }
+        let refusal = self.1.lock().expect("nobody panics with it").pop();
+        if let Some(kind) = refusal {
+            return Err(Error::new(kind, "not now"));
         }
         self.0.publish(announcement, after).await
     }
@@ -537,7 +541,7 @@ impl Bus for Partial {
 #[tokio::test]
 async fn a_change_that_is_refused_for_good_holds_up_no_other() {
     let bus = FaultyBus::new();
-    let partial = Arc::new(Partial(bus.clone()));
+    let partial = Arc::new(Partial(bus.clone(), Mutex::default()));
     let fleet = Fleet::join(partial, FleetOptions::default()).await.expect("it joins");
     let cache = |name| Cache::<String, i64>::builder(name).fleet(&fleet).build().expect("a cache");
     let (refused, good) = (cache("refused"), cache("good"));
@@ -550,6 +554,27 @@ async fn a_change_that_is_refused_for_good_holds_up_no_other() {
         }
     };
     assert!(tokio::time::timeout(PATIENCE, waiting).await.is_ok(), "{:?}", fleet.statistics());
+}
+
+#[tokio::test]
+async fn what_is_refused_for_a_time_touches_no_more_than_it_did() {
+    for kind in [ErrorKind::Overloaded, ErrorKind::Config] {
+        let bus = FaultyBus::new();
+        let mut heard = Bus::subscribe(&bus, None, Version::ZERO).await.expect("it is there");
+        let partial = Arc::new(Partial(bus.clone(), Mutex::new(vec![kind; 3])));
+        let fleet = Fleet::join(partial, FleetOptions::default()).await.expect("it joins");
+        let users = Cache::<String, i64>::builder("user").fleet(&fleet).build().expect("a cache");
+        users.remove(&ann()).await.expect_err("it is refused");
+        let message = async {
+            loop {
+                if let BusEvent::Message(message) = heard.next().await.expect("it is up") {
+                    return message;
+                }
+            }
+        };
+        let message = tokio::time::timeout(PATIENCE, message).await.expect("it is announced");
+        assert_eq!(message.announcement.change, Change::Keys(vec![Key::new("ann")]), "{kind:?}");
+    }
 }
 
 /// A bus whose subscription is silent, and notices its end.
