@@ -25,7 +25,7 @@ use tokio::sync::Notify;
 
 use crate::hit::{Held, Tier};
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// One load of one key, and everyone who waits for it.
 pub(crate) struct Flight<K, V> {
@@ -39,6 +39,8 @@ pub(crate) struct Flight<K, V> {
     /// What is refreshed, if anything.
     pub(crate) held: Option<Resident<K, V>>,
     pub(crate) terms: Terms,
+    /// Whether every store was asked and has nothing under the key.
+    is_vacant_below: AtomicBool,
     landing: OnceLock<Landing<K, V>>,
     landed: Notify,
     /// Says that it was taken out of the table before it landed.
@@ -80,6 +82,7 @@ impl<K, V> Flight<K, V> {
             deadline,
             held,
             terms,
+            is_vacant_below: AtomicBool::new(false),
             landing: OnceLock::new(),
             landed: Notify::new(),
             fenced: Notify::new(),
@@ -96,6 +99,16 @@ impl<K, V> Flight<K, V> {
     /// versions of their own.
     pub(crate) fn begin_now(&self, version: Version) {
         self.begun.store(version.get(), Ordering::Release);
+    }
+
+    /// Whether every store was asked and has nothing under the key: then there is
+    /// nothing to be removed there.
+    pub(crate) fn is_vacant_below(&self) -> bool {
+        self.is_vacant_below.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn note_below(&self, is_vacant: bool) {
+        self.is_vacant_below.store(is_vacant, Ordering::Release);
     }
 
     /// Tells everyone who waits. Only the first landing counts.

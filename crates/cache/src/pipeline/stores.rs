@@ -34,19 +34,16 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         if !self.policy.load().class.may_be_cached() {
             return rest;
         }
+        flights.iter().for_each(|flight| flight.note_below(true));
         for (place, tier) in lower.tiers.iter().enumerate() {
             if rest.is_empty() {
                 break;
             }
-            if self.hears_before(tier)
-                && self.clock.precise_now() >= self.settles_at
-                && tier.meet_again(self.grounds(), |past| self.recall(&past)).await.is_none()
-            {
-                continue;
-            }
             let keys: Vec<Key> = rest.iter().map(|flight| (lower.encode)(&flight.key)).collect();
-            let found = tier.get_many(&keys, self.grounds(), |past| self.recall(&past)).await;
-            let Some(found) = found else { continue };
+            let Some(found) = self.read_below(tier, &keys).await else {
+                rest.iter().for_each(|flight| flight.note_below(false));
+                continue;
+            };
             let mut answered = Vec::new();
             let mut missing = Vec::new();
             for ((flight, key), found) in rest.into_iter().zip(keys).zip(found) {
@@ -55,7 +52,11 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
                 tier.count(is_hit);
                 match found {
                     Some(found) if is_hit => answered.push((key, found)),
-                    _ => missing.push(flight),
+                    Some(_) => {
+                        flight.note_below(false);
+                        missing.push(flight);
+                    }
+                    None => missing.push(flight),
                 }
             }
             rest = missing;
@@ -64,6 +65,14 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
                 .await;
         }
         rest
+    }
+
+    /// Reads keys. `None` if the store cannot be asked now.
+    async fn read_below(&self, tier: &StoreTier, keys: &[Key]) -> Option<Vec<Option<StoredEntry>>> {
+        if self.hears_before(tier) && self.clock.precise_now() >= self.settles_at {
+            tier.meet_again(self.grounds(), |past| self.recall(&past)).await?;
+        }
+        tier.get_many(keys, self.grounds(), |past| self.recall(&past)).await
     }
 
     /// Whether nodes hear of a change before this store is told of it.

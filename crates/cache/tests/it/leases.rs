@@ -223,3 +223,12 @@ async fn a_load_whose_answer_will_not_be_kept_holds_up_nobody() {
         nodes.caches[0].remove(&ann()).await.expect("it is announced");
     }
 }
+
+#[tokio::test]
+async fn what_was_not_to_be_kept_once_may_be_kept_later() {
+    let nodes = nodes(1, plain()).await;
+    let uncacheable = || async { Ok::<_, std::io::Error>(larder::Loaded::dont_cache(5)) };
+    nodes.caches[0].get_or_load_with(&ann(), uncacheable).await.expect("it is loaded");
+    nodes.read(1).await;
+    assert_eq!(nodes.store.entries_count(), 1);
+}
