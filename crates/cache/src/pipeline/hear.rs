@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use larder_core::{Change, Key, Mark, Verb, Version};
+use larder_memory::Resident;
 
 use crate::engine::{CacheKey, CacheValue, Engine};
 use crate::fleet::Member;
@@ -60,12 +61,10 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         let engine = Arc::clone(&self);
         self.runtime.spawn(async move {
             engine.catch_stores_up().await;
-            // What was read there before they knew.
+            // What was read there before they knew, also by who had heard of the change.
             for key in &decoded {
-                match verb {
-                    Verb::Expire => engine.expire_in_memory(key),
-                    Verb::Remove => engine.remove_in_memory(key),
-                };
+                let take_out = || engine.take_out_older(key, verb, version);
+                let _old = engine.flights.fence(key, take_out);
             }
         });
     }
@@ -83,18 +82,23 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
 
     /// Invalidates what is older than a change, and loads that began before it.
     fn invalidate_older(&self, key: &K, verb: Verb, version: Version) {
+        self.reclaim_dead(key, self.clock.now());
+        let take_out = || self.take_out_older(key, verb, version);
+        let _old = self.flights.fence_before(key, version, take_out);
+    }
+
+    /// Takes out what is older than a change, or ends its freshness. Returns it, so
+    /// that it is dropped only after the lock under which this runs.
+    fn take_out_older(&self, key: &K, verb: Verb, version: Version) -> Option<Resident<K, V>> {
         let now = self.clock.now();
-        self.reclaim_dead(key, now);
-        let _old = self.flights.fence_before(key, version, || {
-            let held = self.memory.peek(key, now)?;
-            if held.entry().version >= version {
-                return None;
-            }
-            match verb {
-                Verb::Expire => self.memory.expire(key, now),
-                Verb::Remove => self.memory.remove(key),
-            };
-            Some(held)
-        });
+        let held = self.memory.peek(key, now)?;
+        if held.entry().version >= version {
+            return None;
+        }
+        match verb {
+            Verb::Expire => self.memory.expire(key, now),
+            Verb::Remove => self.memory.remove(key),
+        };
+        Some(held)
     }
 }

@@ -42,7 +42,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             Ok((version, None)) => outcome.map(|()| version),
             Ok((version, Some(fill))) => {
                 self.fill(vec![fill]).await;
-                self.take_out_older(key, version);
+                self.take_out_overtaken(key, version);
                 outcome.map(|()| version)
             }
             Err(error) => {
@@ -54,7 +54,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
 
     /// Takes out what was read below before the stores had a put that memory did
     /// not keep.
-    fn take_out_older(&self, key: &K, version: Version) {
+    fn take_out_overtaken(&self, key: &K, version: Version) {
         let now = self.clock.now();
         let held = || self.memory.peek(key, now);
         if held().is_some_and(|held| held.entry().version >= version) {

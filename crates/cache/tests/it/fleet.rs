@@ -657,3 +657,20 @@ async fn a_key_whose_reading_panics_deafens_nobody() {
     assert!(tokio::time::timeout(PATIENCE, waiting).await.is_ok());
     assert!(caches[1].get_memory(&key).is_none(), "it may be what the key stands for");
 }
+
+#[tokio::test]
+async fn what_is_put_stays_in_memory_although_the_store_is_told_of_it_later() {
+    let nodes = Nodes::sharing(1, plain()).await;
+    let one = nodes.node(0);
+    let store = nodes.store.as_ref().expect("it is shared");
+    for round in 1..20 {
+        let before = store.calls_count();
+        one.world.users.put(&ann(), round).await.expect("it is announced");
+        // The put, and the change that this node hears of as well.
+        while store.calls_count() < before + 2 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        assert_eq!(one.peek(), Some(round));
+    }
+}
