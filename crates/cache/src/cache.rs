@@ -122,8 +122,8 @@ impl<K: CacheKey, V: CacheValue> Cache<K, V> {
     /// the background, which takes it away again here, too.
     ///
     /// # Cancel safety
-    /// A dropped call may have put the value or not; in a fleet it is announced in any
-    /// case that what was there is not valid any more.
+    /// A dropped call may have put the value or not. In a fleet it is announced all the
+    /// same that what was there is not valid any more.
     pub fn put<'c>(&'c self, key: &'c K, value: V) -> Put<'c, K, V> {
         Put::new(&self.0, key, value)
     }

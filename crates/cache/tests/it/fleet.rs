@@ -674,3 +674,29 @@ async fn what_is_put_stays_in_memory_although_the_store_is_told_of_it_later() {
         assert_eq!(one.peek(), Some(round));
     }
 }
+
+/// Not even a store that takes its time to say what it remembers comes first.
+#[tokio::test]
+async fn a_change_that_is_dropped_while_the_store_is_met_is_announced_all_the_same() {
+    for way in 0..3 {
+        let mut nodes = Nodes::sharing(1, plain()).await;
+        nodes.warm(1).await;
+        nodes.start().await;
+        let store = nodes.store.as_ref().expect("it is shared");
+        let gate = Gate::new();
+        store.script([StoreFault::Held(gate.clone())]);
+        nodes.origin.set(ann(), 2);
+        let users = nodes.node(1).world.users.clone();
+        let change = tokio::spawn(async move {
+            match way {
+                0 => users.remove(&ann()).await.map(|_| ()),
+                1 => users.clear().await.map(|_| ()),
+                _ => users.put(&ann(), 2).await.map(|_| ()),
+            }
+        });
+        gate.wait_for_arrivals(1).await;
+        change.abort();
+        gate.open();
+        nodes.node(0).comes_to(|hit| hit.into_value() == Some(2)).await;
+    }
+}
