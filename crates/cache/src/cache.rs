@@ -112,7 +112,9 @@ impl<K: CacheKey, V: CacheValue> Cache<K, V> {
     }
 
     /// Puts a value. Options can be set before awaiting it. A load that is under
-    /// way does not overwrite it. In a fleet the other nodes give up what they have.
+    /// way does not overwrite it. In a fleet the other nodes give up what they have,
+    /// and of two puts the one announced later wins: where two write at a time, that
+    /// need not be the one whose change the origin made last, so remove the key instead.
     /// One round trip for each store, and one for the bus of a fleet before.
     ///
     /// # Errors
