@@ -34,6 +34,10 @@ pub struct StoreStatistics {
     pub is_behind: bool,
 }
 
+/// What a store has for each key asked, and since when what is invalidated may be
+/// missing in it.
+pub(crate) type Read = (Vec<Option<StoredEntry>>, Noted);
+
 /// A store, and what is known about it.
 pub(crate) struct StoreTier {
     name: String,
@@ -41,6 +45,8 @@ pub(crate) struct StoreTier {
     caller: Caller,
     /// Whether what it remembers of before this process is known.
     is_known: AtomicBool,
+    /// Whether it was asked again once it had to know all of before this process.
+    has_settled: AtomicBool,
     /// What it is being told, or is to be told before it is trusted.
     pending: Mutex<Pending>,
     /// Whether a call that was to tell it something failed.
@@ -69,6 +75,7 @@ impl StoreTier {
             store,
             caller: Caller::new(timeout, breaker),
             is_known: AtomicBool::new(false),
+            has_settled: AtomicBool::new(false),
             pending: Mutex::new(Pending::default()),
             is_behind: AtomicBool::new(false),
             hits: AtomicU64::new(0),
@@ -117,6 +124,21 @@ impl StoreTier {
         Some(())
     }
 
+    /// Asks once more which watermarks the store remembers: it is told of what others
+    /// announce only afterwards. `None` if it cannot be asked now.
+    pub(crate) async fn meet_again(
+        &self,
+        grounds: Grounds<'_>,
+        recall: impl FnOnce(Memories) -> Version,
+    ) -> Option<()> {
+        if !self.has_settled.load(Ordering::Acquire) {
+            let marks = self.call(self.store.marks(), grounds).await?;
+            recall(Memories { marks, newest: Version::ZERO });
+            self.has_settled.store(true, Ordering::Release);
+        }
+        Some(())
+    }
+
     /// Reads keys, and says since when what is invalidated may be missing in what
     /// it read. `None` if the store cannot be asked now. It is met before.
     pub(crate) async fn get_many(
@@ -124,7 +146,7 @@ impl StoreTier {
         keys: &[Key],
         grounds: Grounds<'_>,
         recall: impl FnOnce(Memories) -> Version,
-    ) -> Option<(Vec<Option<StoredEntry>>, Noted)> {
+    ) -> Option<Read> {
         self.meet(grounds, recall).await?;
         // What fails at that is not asked for more: a read waits for it once.
         self.catch_up(grounds).await?;

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use larder_core::{Change, Key, Mark, Verb, Version};
+use larder_memory::Resident;
 
 use crate::engine::{CacheKey, CacheValue, Engine};
 use crate::fleet::Member;
@@ -34,6 +35,17 @@ impl<K: CacheKey, V: CacheValue> Member for Engine<K, V> {
 }
 
 impl<K: CacheKey, V: CacheValue> Engine<K, V> {
+    /// Hears what other nodes say from now on. What they said before is known to
+    /// stores that follow the bus, and perhaps not yet to others.
+    pub(crate) fn attend_fleet(self: &Arc<Self>) {
+        let Some(seat) = &self.seat else { return };
+        let member: Arc<dyn Member> = Arc::clone(self) as _;
+        seat.fleet.attend(&self.name, Arc::downgrade(&member));
+        if self.lower.as_ref().is_some_and(|lower| lower.tiers_to_tell(true).next().is_some()) {
+            self.doubted_below.fetch_max(seat.fleet.heard().get(), Ordering::AcqRel);
+        }
+    }
+
     fn hear_of_keys(self: Arc<Self>, keys: &[Key], verb: Verb, version: Version) {
         let Some(seat) = &self.seat else { return };
         let decoded: Vec<K> = keys.iter().filter_map(seat.decode).collect();
@@ -65,18 +77,23 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
 
     /// Invalidates what is older than a change, and loads that began before it.
     pub(super) fn invalidate_older(&self, key: &K, verb: Verb, version: Version) {
+        self.reclaim_dead(key, self.clock.now());
+        let take_out = || self.take_out_older(key, verb, version);
+        let _old = self.flights.fence_before(key, version, take_out);
+    }
+
+    /// Takes out what is older than a change, or ends its freshness. Returns it, so
+    /// that it is dropped only after the lock under which this runs.
+    fn take_out_older(&self, key: &K, verb: Verb, version: Version) -> Option<Resident<K, V>> {
         let now = self.clock.now();
-        self.reclaim_dead(key, now);
-        let _old = self.flights.fence_before(key, version, || {
-            let held = self.memory.peek(key, now)?;
-            if held.entry().version >= version {
-                return None;
-            }
-            match verb {
-                Verb::Expire => self.memory.expire(key, now),
-                Verb::Remove => self.memory.remove(key),
-            };
-            Some(held)
-        });
+        let held = self.memory.peek(key, now)?;
+        if held.entry().version >= version {
+            return None;
+        }
+        match verb {
+            Verb::Expire => self.memory.expire(key, now),
+            Verb::Remove => self.memory.remove(key),
+        };
+        Some(held)
     }
 }
