@@ -38,6 +38,7 @@
 //! | what memory has, without waiting | [`Cache::get_memory`] |
 //! | invalidate a key | [`Cache::remove`], [`Cache::expire`] |
 //! | invalidate many | [`Cache::remove_tag`], [`Cache::expire_tag`], [`Cache::clear`] |
+//! | agree with other processes | [`Fleet::join`], [`CacheBuilder::fleet`] |
 //! | know what happens | [`Cache::statistics`], [`Cache::events`], [`Cache::inspect`] |
 
 mod builder;
@@ -96,4 +97,6 @@ mod guide {
     struct StampedeProtection;
     #[doc = include_str!("../../../docs/guide/tiers.md")]
     struct Tiers;
+    #[doc = include_str!("../../../docs/guide/many-nodes.md")]
+    struct ManyNodes;
 }
