@@ -1,4 +1,5 @@
-//! Upkeep in the background: what has expired gives its memory back.
+//! Upkeep in the background: what has expired gives its memory back, and stores that
+//! others read are told what they could not be told at once.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -37,5 +38,8 @@ enum Turn {
 fn turn<K: CacheKey, V: CacheValue>(engine: &Weak<Engine<K, V>>) -> Turn {
     let Some(engine) = engine.upgrade() else { return Turn::Gone };
     let swept = engine.memory.sweep(engine.clock.now(), BATCH);
+    if !swept.more {
+        engine.tell_stores_again();
+    }
     if swept.more { Turn::More } else { Turn::Done }
 }

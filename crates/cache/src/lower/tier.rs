@@ -103,6 +103,11 @@ impl StoreTier {
         self.store.capabilities().follows_bus
     }
 
+    /// Whether it is to be told something, and nobody does so at present.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.is_behind.load(Ordering::Acquire)
+    }
+
     pub(crate) fn is_known(&self) -> bool {
         self.is_known.load(Ordering::Acquire)
     }

@@ -225,6 +225,17 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         join_all(known.map(|tier| tier.catch_up(self.grounds()))).await;
     }
 
+    /// Has stores told in the background what they could not be told at once. One of
+    /// this process alone is told before it is read; others may read one that nodes
+    /// share, and not have heard.
+    pub(crate) fn tell_stores_again(self: &Arc<Self>) {
+        let is_behind = |lower: &Lower<K, V>| lower.tiers.iter().any(StoreTier::is_behind);
+        if self.seat.is_some() && self.lower.as_ref().is_some_and(is_behind) {
+            let engine = Arc::clone(self);
+            self.runtime.spawn(async move { engine.catch_stores_up().await });
+        }
+    }
+
     /// What was invalidated before this process began holds here, too. Returns a
     /// version that is newer than everything of then.
     fn recall(&self, past: &Memories) -> Version {

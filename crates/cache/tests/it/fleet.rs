@@ -553,3 +553,20 @@ async fn a_change_that_is_dropped_while_the_store_is_met_is_announced_all_the_sa
         nodes.node(0).comes_to(|hit| hit.into_value() == Some(2)).await;
     }
 }
+
+/// Others read it, too, and may not have heard.
+#[tokio::test]
+async fn a_store_that_could_not_be_told_is_told_although_nobody_reads_here() {
+    let nodes = Nodes::sharing(1, plain()).await;
+    nodes.warm(1).await;
+    let store = nodes.store.as_ref().expect("it is shared");
+    // Neither whoever announces nor whoever hears can tell it.
+    store.script(vec![StoreFault::Refused; 3]);
+    nodes.node(0).world.users.remove(&ann()).await.expect("it is announced");
+    let waiting = async {
+        while store.entries_count() > 0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(5), waiting).await.is_ok());
+}
