@@ -49,7 +49,8 @@ pub(crate) trait Member: Send + Sync {
 /// An invalidation is acknowledged when the bus has it. A node that hears nothing
 /// for [`FleetOptions::staleness_bound`] does not know whether what it holds is
 /// valid, and asks below for each read until it hears again. A node that has
-/// missed something asks below once for each entry that it held then.
+/// missed something does not know what: entries that are older, its own and those
+/// of the stores, it loads anew when they are read.
 ///
 /// ```
 /// # use larder_testkit::faulty::FaultyBus;
