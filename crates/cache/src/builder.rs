@@ -225,6 +225,9 @@ impl<K: CacheKey, V: CacheValue> CacheBuilder<K, V> {
         if let Some(entries) = memory.estimated_entries {
             options = options.estimated_entries(entries as u64);
         }
+        if lower.as_ref().is_some_and(Option::is_some) {
+            refuse_idle_ttl_above_stores(&name, &policy)?;
+        }
         let runtime = Runtime::new(runtime);
         runtime.check_timer(&clock).map_err(|error| error.with("cache", &name))?;
         if let Some(guard) = &guard {
@@ -258,6 +261,21 @@ impl<K: CacheKey, V: CacheValue> CacheBuilder<K, V> {
         }
         Ok(Cache::new(engine))
     }
+}
+
+/// Stores do not know when an entry was last asked for, so what memory drops as
+/// idle would come back from them as if nothing had happened.
+pub(crate) fn refuse_idle_ttl_above_stores(cache: &str, policy: &Policy) -> Result<()> {
+    let Some(idle) = policy.idle_ttl else { return Ok(()) };
+    let message = "the idle TTL holds in memory alone: the stores would go on serving what \
+                   nobody asked for";
+    Err(Error::new(ErrorKind::Config, message)
+        .with("cache", cache)
+        .with("idle_ttl", format!("{idle:?}"))
+        .remedy(
+            "leave idle_ttl out and let ttl or max_age end entries, which hold in stores, too; or \
+             declare no stores for this cache",
+        ))
 }
 
 impl<K, V> fmt::Debug for CacheBuilder<K, V> {

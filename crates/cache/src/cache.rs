@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use larder_core::{BoxError, Error, Loaded, Result, Tag, Version};
 
-use crate::builder::CacheBuilder;
+use crate::builder::{CacheBuilder, refuse_idle_ttl_above_stores};
 use crate::engine::{CacheKey, CacheValue, Engine};
 use crate::hit::Hit;
 use crate::inspection::Inspection;
@@ -265,6 +265,9 @@ impl<K: CacheKey, V: CacheValue> Cache<K, V> {
     /// old one stays.
     pub fn set_policy(&self, policy: Policy) -> Result<()> {
         validate(&self.0.name, &policy, self.0.origin.is_some())?;
+        if self.0.lower.is_some() {
+            refuse_idle_ttl_above_stores(&self.0.name, &policy)?;
+        }
         let (may_be_cached, may_leave) =
             (policy.class.may_be_cached(), policy.class.may_leave_process());
         self.0.policy.store(Arc::new(policy));

@@ -1,10 +1,8 @@
 //! Connections to servers of one role, each made anew when it ended.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
-use larder_core::{Error, Result};
+use larder_core::Result;
 use redis::{Cmd, Value};
 
 use crate::address::Endpoint;
@@ -12,10 +10,7 @@ use crate::connector::Open;
 use crate::discovery::Discovery;
 use crate::failure::{ends_connection, may_be_repeated};
 use crate::links::Trouble;
-
-/// For how long after a failed attempt none is made: the servers' time to come
-/// back, and the callers' to be told at once.
-const PAUSE: Duration = Duration::from_millis(100);
+use crate::reopening::{Live, Reopening};
 
 /// Whom a connection leads to.
 #[derive(Clone, Copy, Debug)]
@@ -34,26 +29,12 @@ pub(crate) struct Circle {
 struct Link {
     discovery: Discovery,
     role: Role,
-    live: Mutex<Option<Live>>,
-    /// Held by who opens it; the last failure and when it was.
-    opening: tokio::sync::Mutex<Option<(Error, Instant)>>,
-}
-
-#[derive(Clone)]
-struct Live {
-    open: Open,
-    /// Tells the connections of one link apart.
-    number: u64,
+    place: Reopening<Open>,
 }
 
 impl Circle {
     pub(crate) fn new(discovery: &Discovery, role: Role, count: usize) -> Self {
-        let link = || Link {
-            discovery: discovery.clone(),
-            role,
-            live: Mutex::new(None),
-            opening: tokio::sync::Mutex::new(None),
-        };
+        let link = || Link { discovery: discovery.clone(), role, place: Reopening::new() };
         Self { links: (0..count).map(|_| link()).collect(), next: AtomicUsize::new(0) }
     }
 
@@ -62,16 +43,13 @@ impl Circle {
     /// # Errors
     /// If no server can be used, why.
     pub(crate) async fn open(&self) -> Result<()> {
-        self.links[0].open().await.map(drop)
+        self.links[0].live().await.map(drop)
     }
 
     /// Closes connections to other servers.
     pub(crate) fn keep_only(&self, server: &Endpoint) {
         for link in &self.links {
-            let mut live = link.live();
-            if live.as_ref().is_some_and(|live| live.open.endpoint != *server) {
-                *live = None;
-            }
+            link.place.close_unless(|open| open.endpoint == *server);
         }
     }
 
@@ -89,59 +67,32 @@ impl Circle {
 
 impl Link {
     async fn send(&self, command: &Cmd) -> Result<Value, Trouble> {
-        let Live { mut open, number } = self.open().await.map_err(Trouble::Closed)?;
-        let answer = open.connection.send_packed_command(command).await;
+        let mut live = self.live().await.map_err(Trouble::Closed)?;
+        let answer = live.open.connection.send_packed_command(command).await;
         answer.and_then(Value::extract_error).map_err(|error| {
             if ends_connection(&error) {
-                self.close(number);
+                self.place.close(&live);
             }
-            Trouble::Driver(error, open.endpoint.to_string())
+            Trouble::Driver(error, live.open.endpoint.to_string())
         })
     }
 
-    /// The connection, opened if there is none. Of many who need it one opens it.
-    async fn open(&self) -> Result<Live> {
-        if let Some(live) = self.live().clone() {
-            return Ok(live);
-        }
-        let mut failure = self.opening.lock().await;
-        if let Some(live) = self.live().clone() {
-            return Ok(live);
-        }
-        if let Some((error, at)) = &*failure
-            && at.elapsed() < PAUSE
-        {
-            return Err(error.clone());
-        }
+    /// The connection, opened if there is none.
+    async fn live(&self) -> Result<Live<Open>> {
+        self.place.get(self.open()).await
+    }
+
+    async fn open(&self) -> Result<Open> {
         let opened = match self.role {
             Role::Primary => self.discovery.open_primary().await,
             Role::Replica => self.discovery.open_replica().await,
         };
-        match opened {
+        match &opened {
             Ok(open) => {
                 tracing::debug!(server = %open.endpoint, role = ?self.role, "connected to Redis");
-                let live = Live { open, number: fastrand::u64(..) };
-                *self.live() = Some(live.clone());
-                *failure = None;
-                Ok(live)
             }
-            Err(error) => {
-                tracing::debug!(%error, role = ?self.role, "no connection to Redis");
-                *failure = Some((error.clone(), Instant::now()));
-                Err(error)
-            }
+            Err(error) => tracing::debug!(%error, role = ?self.role, "no connection to Redis"),
         }
-    }
-
-    /// Forgets a connection, unless another one has taken its place.
-    fn close(&self, number: u64) {
-        let mut live = self.live();
-        if live.as_ref().is_some_and(|live| live.number == number) {
-            *live = None;
-        }
-    }
-
-    fn live(&self) -> MutexGuard<'_, Option<Live>> {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+        opened
     }
 }

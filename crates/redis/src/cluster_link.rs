@@ -1,9 +1,6 @@
 //! The driver's connection to a cluster, made anew when it gets stuck.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
-
-use larder_core::{Error, Result};
+use larder_core::Result;
 use redis::cluster_async::ClusterConnection;
 use redis::cluster_read_routing::RandomReplicaStrategy;
 use redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, Slot, SlotAddr};
@@ -13,9 +10,7 @@ use crate::RedisOptions;
 use crate::discovery::Discovery;
 use crate::failure::{ends_connection, failed};
 use crate::links::Trouble;
-
-/// For how long after a failed attempt none is made.
-const PAUSE: Duration = Duration::from_millis(100);
+use crate::reopening::Reopening;
 
 /// How often the driver follows a moved slot before it gives up.
 const RETRIES: u32 = 5;
@@ -29,16 +24,7 @@ pub(crate) struct ClusterLink {
     options: RedisOptions,
     discovery: Discovery,
     name: String,
-    live: Mutex<Option<Live>>,
-    /// Held by who opens it; the last failure and when it was.
-    opening: tokio::sync::Mutex<Option<(Error, Instant)>>,
-}
-
-#[derive(Clone)]
-struct Live {
-    connection: ClusterConnection,
-    /// Tells one from the next.
-    number: u64,
+    place: Reopening<ClusterConnection>,
 }
 
 impl ClusterLink {
@@ -48,15 +34,14 @@ impl ClusterLink {
             options: options.clone(),
             discovery: discovery.clone(),
             name,
-            live: Mutex::new(None),
-            opening: tokio::sync::Mutex::new(None),
+            place: Reopening::new(),
         }
     }
 
     /// # Errors
     /// If the cluster cannot be used, why.
     pub(crate) async fn open(&self) -> Result<()> {
-        self.live_or_new().await.map(drop)
+        self.place.get(self.connect()).await.map(drop)
     }
 
     /// Sends a command to the node that has the key.
@@ -66,47 +51,20 @@ impl ClusterLink {
         key: &[u8],
         reads: bool,
     ) -> Result<Value, Trouble> {
-        let Live { mut connection, number } = self.live_or_new().await.map_err(Trouble::Closed)?;
+        let live = self.place.get(self.connect()).await;
+        let mut live = live.map_err(Trouble::Closed)?;
         let reads_replica = reads && self.options.read_from_replicas;
         let place = if reads_replica { SlotAddr::ReplicaRequired } else { SlotAddr::Master };
         let route = Route::with_slot(Slot::for_key(key), place);
         let route = RoutingInfo::SingleNode(SingleNodeRoutingInfo::SpecificNode(route));
-        let answer = connection.route_command(command.clone(), route).await;
+        let answer = live.open.route_command(command.clone(), route).await;
         answer.and_then(Value::extract_error).map_err(|error| {
             let is_lost = error.kind() == redis::ErrorKind::ClusterConnectionNotFound;
             if is_lost || ends_connection(&error) {
-                self.close(number);
+                self.place.close(&live);
             }
             Trouble::Driver(error, self.name.clone())
         })
-    }
-
-    /// The connection, opened if there is none. Of many who need it one opens it.
-    async fn live_or_new(&self) -> Result<Live> {
-        if let Some(live) = self.live().clone() {
-            return Ok(live);
-        }
-        let mut failure = self.opening.lock().await;
-        if let Some(live) = self.live().clone() {
-            return Ok(live);
-        }
-        if let Some((error, at)) = &*failure
-            && at.elapsed() < PAUSE
-        {
-            return Err(error.clone());
-        }
-        match self.connect().await {
-            Ok(connection) => {
-                let live = Live { connection, number: fastrand::u64(..) };
-                *self.live() = Some(live.clone());
-                *failure = None;
-                Ok(live)
-            }
-            Err(error) => {
-                *failure = Some((error.clone(), Instant::now()));
-                Err(error)
-            }
-        }
     }
 
     async fn connect(&self) -> Result<ClusterConnection> {
@@ -133,17 +91,5 @@ impl ClusterLink {
             builder.build()?.get_async_connection().await
         };
         open.await.map_err(|error: RedisError| failed(&error, &self.name))
-    }
-
-    /// Forgets a connection, unless another one has taken its place.
-    fn close(&self, number: u64) {
-        let mut live = self.live();
-        if live.as_ref().is_some_and(|live| live.number == number) {
-            *live = None;
-        }
-    }
-
-    fn live(&self) -> MutexGuard<'_, Option<Live>> {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -50,6 +50,7 @@ mod links;
 mod message;
 mod options;
 mod probe;
+mod reopening;
 mod rights;
 mod script;
 mod server_time;

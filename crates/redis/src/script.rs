@@ -38,8 +38,8 @@ scripts! {
     ACQUIRE: "acquire.lua";
     RELEASE: "release.lua";
     AWAIT: "await.lua";
-    TRY_CONTROL: "try_control.lua";
-    TRY_ENTRY: "try_entry.lua";
+    TRY_CONTROL: "try.lua" "try_control.lua";
+    TRY_ENTRY: "try.lua" "try_entry.lua";
 }
 
 /// One call of a script.

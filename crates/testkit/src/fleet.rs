@@ -34,7 +34,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::process::{Port, ProcessSlot};
+use crate::process::{self, Port, ProcessSlot};
 
 /// How long a page may take to come.
 const PAGE_WAIT: Duration = Duration::from_secs(10);
@@ -263,41 +263,7 @@ impl Node {
         self.process.try_start(&mut command, &self.log_path(), || self.is_ready())
     }
 
-    /// The number of its process.
-    ///
-    /// # Panics
-    /// If it does not run.
-    #[must_use]
-    pub fn process_id(&self) -> u32 {
-        self.process.id()
-    }
-
-    /// Whether it runs, standing still included.
-    #[must_use]
-    pub fn is_running(&self) -> bool {
-        self.process.is_running()
-    }
-
-    /// Whether it runs and does not stand still.
-    #[must_use]
-    pub fn is_awake(&self) -> bool {
-        self.process.is_awake()
-    }
-
-    /// Makes it stand still, by SIGSTOP. Nothing happens if it does not run.
-    pub fn pause(&self) {
-        self.process.pause();
-    }
-
-    /// Makes it go on after [`Node::pause`].
-    pub fn resume(&self) {
-        self.process.resume();
-    }
-
-    /// Ends it at once, by SIGKILL. Nothing happens if it does not run.
-    pub fn kill(&self) {
-        self.process.kill();
-    }
+    process::controls!();
 
     /// Asks it to end, by SIGTERM, and waits until it has. Nothing happens if it
     /// does not run.
@@ -318,8 +284,7 @@ impl Node {
     /// every run.
     #[must_use]
     pub fn output(&self) -> String {
-        let output = fs::read(self.log_path()).unwrap_or_default();
-        String::from_utf8_lossy(&output).into_owned()
+        process::log_text(&self.log_path())
     }
 
     /// What it wrote since it was started last.

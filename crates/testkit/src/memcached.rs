@@ -7,13 +7,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::certificates::TlsOptions;
-use crate::process::{Home, Port, ProcessSlot, program};
+use crate::process::{self, Home, Port, ProcessSlot, program};
 
 /// How long a server may take to answer a request of a test.
 const ANSWER_WAIT: Duration = Duration::from_secs(60);
-
-/// How often another port is tried when somebody took the first.
-const PORT_TRIES: usize = 5;
 
 /// A request without effect, whose answer shows that everything before it was
 /// answered.
@@ -72,26 +69,20 @@ impl Memcached {
     /// As [`Memcached::start`], and if another test has the port asked for.
     #[must_use]
     pub fn launch(options: &MemcachedOptions) -> Self {
-        let mut said = String::new();
-        for _ in 0..PORT_TRIES {
-            let port = match options.port {
-                Some(number) => Port::claim(number).expect("no other test has the port"),
-                None => Port::reserve(),
-            };
+        process::start_on_port(options.port, |port| {
             let home = Home::new("memcache");
             if let Some(tls) = &options.tls {
                 tls.authority.sign_for(&home, &tls.names_list());
             }
-            let own_port = Port::reserve();
-            let options = options.clone();
-            let server = Self { process: ProcessSlot::default(), home, port, own_port, options };
-            match server.spawn() {
-                Ok(()) => return server,
-                Err(error) if error.contains("Address already in use") => said = error,
-                Err(error) => panic!("the server ended at once {error}"),
-            }
-        }
-        panic!("the server finds no port {said}");
+            let server = Self {
+                process: ProcessSlot::default(),
+                home,
+                port,
+                own_port: Port::reserve(),
+                options: options.clone(),
+            };
+            server.spawn().map(|()| server)
+        })
     }
 
     /// Where it listens.
@@ -106,36 +97,7 @@ impl Memcached {
         self.options.tls.as_ref().map(|tls| tls.authority.certificate())
     }
 
-    /// The number of its process.
-    ///
-    /// # Panics
-    /// If it does not run.
-    #[must_use]
-    pub fn process_id(&self) -> u32 {
-        self.process.id()
-    }
-
-    /// Whether it runs, standing still included.
-    #[must_use]
-    pub fn is_running(&self) -> bool {
-        self.process.is_running()
-    }
-
-    /// Makes it stand still: it neither answers nor breaks connections. Nothing
-    /// happens if it does not run.
-    pub fn pause(&self) {
-        self.process.pause();
-    }
-
-    /// Makes it go on after [`Memcached::pause`].
-    pub fn resume(&self) {
-        self.process.resume();
-    }
-
-    /// Ends it at once, by SIGKILL. Nothing happens if it does not run.
-    pub fn kill(&self) {
-        self.process.kill();
-    }
+    process::controls!();
 
     /// Starts it again after [`Memcached::kill`], empty, on the same port. Nothing
     /// happens if it runs.
@@ -143,11 +105,7 @@ impl Memcached {
     /// # Panics
     /// If it does not start.
     pub fn revive(&self) {
-        if !self.is_running()
-            && let Err(error) = self.spawn()
-        {
-            panic!("the server does not start again {error}");
-        }
+        self.process.revive(|| self.spawn());
     }
 
     /// Kills it and starts it again, empty, on the same port.

@@ -15,15 +15,20 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tempfile::TempDir;
 
+mod controls;
 mod port;
 mod slot;
 
+pub(crate) use controls::controls;
 pub(crate) use port::Port;
 pub(crate) use slot::ProcessSlot;
 
 /// How long a server may take to start or stop on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(10);
+
+/// How often another port is tried when somebody took the first.
+const PORT_TRIES: usize = 5;
 
 /// A port that nobody listens at, and that no other test is given before this
 /// process ends.
@@ -160,6 +165,36 @@ pub(crate) fn run(command: &mut Command) {
     );
 }
 
+/// Starts a server on the port asked for, or on a free one: on another if somebody
+/// took it meanwhile, which the error of `start` says then.
+///
+/// # Panics
+/// If it does not start, or another test has the port asked for.
+pub(crate) fn start_on_port<S>(
+    asked: Option<u16>,
+    mut start: impl FnMut(Port) -> Result<S, String>,
+) -> S {
+    let mut said = String::new();
+    for _ in 0..PORT_TRIES {
+        let port = match asked {
+            Some(number) => Port::claim(number).expect("no other test has the port"),
+            None => Port::reserve(),
+        };
+        match start(port) {
+            Ok(server) => return server,
+            Err(error) if error.contains("Address already in use") => said = error,
+            Err(error) => panic!("the server ended at once {error}"),
+        }
+    }
+    panic!("the server finds no port {said}");
+}
+
+/// Everything in a log so far; nothing if there is none.
+pub(crate) fn log_text(path: &Path) -> String {
+    let log = fs::read(path).unwrap_or_default();
+    String::from_utf8_lossy(&log).into_owned()
+}
+
 /// A server that runs. Dropping it kills it.
 pub(crate) struct ServerProcess {
     child: Child,
@@ -260,8 +295,7 @@ impl ServerProcess {
     }
 
     fn log_end(&self) -> String {
-        let log = fs::read(&self.log).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log).into_owned();
+        let log = log_text(&self.log);
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
     }
@@ -290,4 +324,29 @@ fn user_ids(name: &str) -> Option<(u32, u32)> {
             _ => None,
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_whose_port_somebody_took_is_given_another() {
+        let mut seen = Vec::new();
+        let started = start_on_port(None, |port| {
+            seen.push(port.number());
+            match seen.len() {
+                1 => Err("(exit status: 1): bind: Address already in use".to_owned()),
+                _ => Ok(port),
+            }
+        });
+        assert_eq!(seen.len(), 2);
+        assert_eq!(started.number(), seen[1]);
+    }
+
+    #[test]
+    #[should_panic(expected = "the server ended at once (exit status: 1): no such option")]
+    fn a_server_that_ends_for_another_reason_says_why() {
+        start_on_port(None, |_| Err::<(), _>("(exit status: 1): no such option".to_owned()));
+    }
 }

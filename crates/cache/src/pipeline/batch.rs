@@ -8,6 +8,9 @@ use crate::engine::{CacheKey, CacheValue, Engine};
 use crate::flight::{Boarded, Flight, Terms};
 use crate::hit::{Held, Hit, Label, StaleReason, Tier};
 
+/// How many keys are asked of the stores together.
+const STORE_BATCH: usize = 1000;
+
 /// A key of a batch that memory could not answer.
 struct Awaited<K, V> {
     index: usize,
@@ -25,8 +28,11 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     /// loaded is joined, not loaded again.
     pub(crate) async fn load_many(self: &Arc<Self>, keys: &[K]) -> Vec<Result<Hit<K, V>>> {
         // Foreign code, so before the first flight is in the table.
-        let limit = self.origin.as_ref().map_or(1, |origin| origin.batch_limit());
-        let mut answers = self.look_at_all(keys, limit);
+        let of_origin = self.origin_batch_limit();
+        let mut answers = self.look_at_all(keys, of_origin);
+        // What the stores do not have is split for the origin.
+        let of_stores = if self.lower.is_some() { STORE_BATCH } else { 1 };
+        let limit = of_origin.max(of_stores);
         if answers.iter().any(Option::is_none) {
             let patience = self.patience(&Request::default());
             // Once, unless what was joined is invalidated meanwhile.

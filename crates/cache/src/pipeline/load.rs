@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::{Either, select};
+use futures_util::future::{Either, join_all, select};
 use larder_core::{BoxFuture, Error, ErrorKind, LoadContext, Loaded, Moment, Result, Verb};
 
 use super::departure::Crew;
@@ -86,8 +86,30 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         self.runtime.spawn(task);
     }
 
-    /// Asks the source for what no store has, and tells the stores.
+    /// Asks the source for what no store has, in as few calls as its batch limit
+    /// allows, all at the same time.
     pub(super) async fn load_from(
+        self: &Arc<Self>,
+        source: Source<V>,
+        flights: &[Arc<Flight<K, V>>],
+        mut place: Option<Permit>,
+    ) {
+        if flights.len() == 1 {
+            return self.load_batch(source, flights, place).await;
+        }
+        let loads = flights
+            .chunks(self.origin_batch_limit())
+            .map(|batch| self.load_batch(source.again(), batch, place.take()));
+        join_all(loads).await;
+    }
+
+    /// How many keys one call of the origin takes. Foreign code.
+    pub(super) fn origin_batch_limit(&self) -> usize {
+        self.origin.as_ref().map_or(1, |origin| origin.batch_limit()).max(1)
+    }
+
+    /// Asks the source for what no store has, and tells the stores.
+    async fn load_batch(
         self: &Arc<Self>,
         source: Source<V>,
         flights: &[Arc<Flight<K, V>>],

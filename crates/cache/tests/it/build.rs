@@ -1,6 +1,7 @@
 //! Incoherent options are refused when a cache is built or changed (C6).
 
-use larder::{Cache, ErrorKind, Memory, Policy};
+use larder::{Cache, ErrorKind, JsonCodec, Memory, Policy, Stores};
+use larder_testkit::faulty::FaultyStore;
 
 use crate::support::*;
 
@@ -19,6 +20,29 @@ async fn an_incoherent_policy_is_refused_and_the_old_one_stays() {
 async fn a_cache_of_nothing_is_refused() {
     let error = Cache::<String, i64>::builder("user").memory(Memory::entries(0)).build();
     assert!(error.expect_err("refused").to_string().contains("budget of zero"));
+}
+
+/// What memory drops as idle would come back from a store.
+#[tokio::test]
+async fn an_idle_ttl_that_stores_would_defeat_is_refused() {
+    let build = |stores| {
+        let policy = plain().idle_ttl(SECOND);
+        Cache::<String, i64>::builder("user").stores(stores).policy(policy).build()
+    };
+    let store = FaultyStore::new(larder::Clock::monotonic()).local();
+    let refused = build(Stores::new(JsonCodec).store("below", store));
+    let error = refused.expect_err("the store knows nothing of it");
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.to_string().contains("idle TTL holds in memory alone"), "{error}");
+    let remedy = error.remedy_text().expect("there is one");
+    assert!(remedy.contains("leave idle_ttl out") && remedy.contains("max_age"), "{remedy}");
+    build(Stores::new(JsonCodec)).expect("there are none after all");
+    // Nor later.
+    let store = FaultyStore::new(larder::Clock::monotonic()).local();
+    let stores = Stores::new(JsonCodec).store("below", store);
+    let users = Cache::<String, i64>::builder("user").stores(stores).policy(plain()).build();
+    let refused = users.expect("a coherent cache").set_policy(plain().idle_ttl(SECOND));
+    assert_eq!(refused.expect_err("the store knows nothing of it").kind(), ErrorKind::Config);
 }
 
 #[test]

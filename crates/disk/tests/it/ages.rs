@@ -57,6 +57,13 @@ async fn age(home: &Home) -> Option<Duration> {
     home.store.get(&key("k")).await.expect("a read").map(|held| held.age)
 }
 
+/// Puts what is fresh for ever.
+async fn put_for_ever(home: &Home, version: u64) {
+    let mut lasting = entry("value", version);
+    lasting.fresh_for = Ttl::Forever;
+    put(&home.store, "k", lasting).await.expect("a put");
+}
+
 #[test]
 fn time_away_counts_exactly_on_the_same_boot() {
     block_on(async {
@@ -84,9 +91,7 @@ fn after_a_reboot_the_wall_clock_tells_and_adds_something() {
     block_on(async {
         let machine = Machine::new();
         let home = machine.open().await;
-        let mut put_one = entry("value", 1);
-        put_one.fresh_for = Ttl::Forever;
-        put(&home.store, "k", put_one).await.expect("a put");
+        put_for_ever(&home, 1).await;
         let directory = home.close().await;
         machine.set(|time| {
             time.boot = Some(2);
@@ -112,9 +117,7 @@ fn a_wall_clock_that_was_set_back_makes_nothing_younger() {
         for change in cases {
             let machine = Machine::new();
             let home = machine.open().await;
-            let mut put_one = entry("value", 5);
-            put_one.fresh_for = Ttl::Forever;
-            put(&home.store, "k", put_one).await.expect("a put");
+            put_for_ever(&home, 5).await;
             remove(&home.store, "other", 9).await;
             let directory = home.close().await;
             machine.set(|time| {
@@ -141,9 +144,7 @@ fn no_entry_outlives_its_watermarks() {
     block_on(async {
         let machine = Machine::new();
         let home = machine.open().await;
-        let mut put_one = entry("value", 1);
-        put_one.fresh_for = Ttl::Forever;
-        put(&home.store, "k", put_one).await.expect("a put");
+        put_for_ever(&home, 1).await;
         machine.pass(DiskOptions::new("x").marks_retention);
         assert_eq!(age(&home).await, None);
     });

@@ -4,7 +4,7 @@ use larder_memcached::protocol::{Mode, Reply, Request, WireKey};
 use larder_memcached::{Memcached, MemcachedOptions, MemcachedStore};
 use larder_testkit::conformance::{block_on, store::entry};
 
-use crate::support::{TestServer, options, server_with, servers};
+use crate::support::{TestServer, connect, options, server_with, servers};
 
 async fn call(client: &Memcached, key: &[u8], request: impl Fn(WireKey) -> Request) -> Reply {
     let key = WireKey::new(key).expect("it is short");
@@ -31,7 +31,7 @@ fn shown(reply: &Reply) -> String {
 fn every_request_means_to_a_server_what_it_says() {
     block_on(async {
         let servers = servers(1);
-        let client = Memcached::connect(options(&servers)).await.expect("it runs");
+        let client = connect(&servers).await;
         let value = |text: &'static str| Bytes::from_static(text.as_bytes());
         type Make = Box<dyn Fn(WireKey) -> Request>;
         let steps: Vec<(&str, Make, &str)> = vec![
@@ -71,7 +71,7 @@ fn every_request_means_to_a_server_what_it_says() {
 fn what_a_server_knows_of_an_item_can_be_asked() {
     block_on(async {
         let servers = servers(1);
-        let client = Memcached::connect(options(&servers)).await.expect("it runs");
+        let client = connect(&servers).await;
         let debug = |key| Request::debug(key).expect("it is printable");
         assert_eq!(shown(&call(&client, b"key", debug).await), "EN");
         let set = |key| Request::set(key, Bytes::from_static(b"value"), Mode::Set);
@@ -90,7 +90,7 @@ fn what_a_server_knows_of_an_item_can_be_asked() {
 fn a_lease_flag_is_won_once() {
     block_on(async {
         let servers = servers(1);
-        let client = Memcached::connect(options(&servers)).await.expect("it runs");
+        let client = connect(&servers).await;
         let ask = || call(&client, b"key", |key| Request::get(key).with_cas().vivify(30));
         let flags = |reply: Reply| *reply.flags().expect("a reply with flags");
         let (first, second) = (flags(ask().await), flags(ask().await));
@@ -104,7 +104,7 @@ fn a_lease_flag_is_won_once() {
 fn large_batches_of_large_values_pass_in_one_call() {
     block_on(async {
         let servers: Vec<TestServer> = (0..2).map(|_| server_with(&["-m", "512"])).collect();
-        let client = Memcached::connect(options(&servers)).await.expect("they run");
+        let client = connect(&servers).await;
         let store = MemcachedStore::new(&client, "large");
         for (count, length) in [(5_000_usize, 10_usize), (60, 1_000_000)] {
             let text = "x".repeat(length);
@@ -127,7 +127,7 @@ fn callers_on_one_connection_do_not_mix() {
     block_on(async {
         let servers = servers(1);
         let before = servers[0].statistic("total_connections");
-        let client = Memcached::connect(options(&servers)).await.expect("it runs");
+        let client = connect(&servers).await;
         let tasks: Vec<_> = (0..200_u32)
             .map(|number| {
                 let client = client.clone();

@@ -20,6 +20,30 @@ fn dead_count(client: &Memcached) -> usize {
     client.servers().iter().filter(|server| server.is_dead).count()
 }
 
+/// A store over three servers that has the value `old` of sixty keys.
+struct Filled {
+    servers: Vec<TestServer>,
+    client: Memcached,
+    store: MemcachedStore,
+    keys: Vec<Key>,
+}
+
+impl Filled {
+    async fn new(when_dead: WhenDead, change: impl FnOnce(&mut MemcachedOptions)) -> Self {
+        let servers = servers(3);
+        let mut options = options(&servers);
+        options.when_dead = when_dead;
+        change(&mut options);
+        let client = client(options).await;
+        let store = MemcachedStore::new(&client, "album");
+        let keys = keys(60);
+        for key in &keys {
+            put(&store, &key.to_string(), "old", 1).await;
+        }
+        Self { servers, client, store, keys }
+    }
+}
+
 /// The server that does not have the control item, so that the others go on
 /// knowing the watermarks.
 fn other_than_control(servers: &[TestServer]) -> usize {
@@ -99,17 +123,11 @@ fn a_server_that_dies_under_load_and_returns_costs_no_wrong_answer() {
 fn the_keys_of_a_dead_server_miss_or_move_as_was_chosen() {
     block_on(async {
         for (when_dead, moves) in [(WhenDead::Miss, false), (WhenDead::Eject, true)] {
-            let servers = servers(3);
-            let mut options = options(&servers);
-            options.when_dead = when_dead;
-            // No probe comes in the way.
-            options.probe_pauses = (Duration::from_secs(600), Duration::from_secs(600));
-            let client = client(options).await;
-            let store = MemcachedStore::new(&client, "album");
-            let keys = keys(60);
-            for key in &keys {
-                put(&store, &key.to_string(), "old", 1).await;
-            }
+            let Filled { servers, client, store, keys } = Filled::new(when_dead, |options| {
+                // No probe comes in the way.
+                options.probe_pauses = (Duration::from_secs(600), Duration::from_secs(600));
+            })
+            .await;
             let victim = other_than_control(&servers);
             servers[victim].kill();
             wait_until_async("it counts as dead", async || {
@@ -145,17 +163,11 @@ fn the_keys_of_a_dead_server_miss_or_move_as_was_chosen() {
 fn what_was_invalidated_while_a_server_was_out_of_reach_is_dead_when_it_returns() {
     for when_dead in [WhenDead::Miss, WhenDead::Eject] {
         block_on(async move {
-            let servers = servers(3);
-            let mut options = options(&servers);
-            options.when_dead = when_dead;
-            options.response_timeout = Duration::from_millis(300);
-            options.connect_timeout = Duration::from_millis(600);
-            let client = client(options).await;
-            let store = MemcachedStore::new(&client, "album");
-            let keys = keys(60);
-            for key in &keys {
-                put(&store, &key.to_string(), "old", 1).await;
-            }
+            let Filled { servers, client, store, keys } = Filled::new(when_dead, |options| {
+                options.response_timeout = Duration::from_millis(300);
+                options.connect_timeout = Duration::from_millis(600);
+            })
+            .await;
             let victim = other_than_control(&servers);
             servers[victim].pause();
             wait_until_async("it counts as dead", async || {

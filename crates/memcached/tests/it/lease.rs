@@ -1,45 +1,18 @@
 use std::time::{Duration, Instant};
 
 use larder_core::{Key, Lease, LeaseGrant, LeaseToken};
-use larder_memcached::{Memcached, MemcachedLease};
-use larder_testkit::conformance::block_on;
+use larder_memcached::MemcachedLease;
+use larder_testkit::conformance::{Kept, block_on};
 
-use crate::support::{PATIENCE, TestServer, options, servers};
+use crate::support::{PATIENCE, TestServer, connect, servers};
 
 const LONG: Duration = Duration::from_secs(60);
 
-larder_testkit::lease_conformance!(on_one_server, async { OwnLease::on(servers(1)).await });
-larder_testkit::lease_conformance!(on_three_servers, async { OwnLease::on(servers(3)).await });
+larder_testkit::lease_conformance!(on_one_server, async { kept(servers(1)).await });
+larder_testkit::lease_conformance!(on_three_servers, async { kept(servers(3)).await });
 
-/// Leases that keep their servers running.
-struct OwnLease {
-    lease: MemcachedLease,
-    _servers: Vec<TestServer>,
-}
-
-impl OwnLease {
-    async fn on(servers: Vec<TestServer>) -> Self {
-        let client = Memcached::connect(options(&servers)).await.expect("they run");
-        Self { lease: MemcachedLease::new(&client, "conformance"), _servers: servers }
-    }
-}
-
-impl Lease for OwnLease {
-    async fn acquire_many(
-        &self,
-        keys: &[Key],
-        duration: Duration,
-    ) -> larder_core::Result<Vec<LeaseGrant>> {
-        self.lease.acquire_many(keys, duration).await
-    }
-
-    async fn release_many(&self, leases: &[(Key, LeaseToken)]) -> larder_core::Result<()> {
-        self.lease.release_many(leases).await
-    }
-
-    async fn released(&self, key: &Key, at_most: Duration) {
-        self.lease.released(key, at_most).await;
-    }
+async fn kept(servers: Vec<TestServer>) -> Kept<MemcachedLease, Vec<TestServer>> {
+    Kept::new(MemcachedLease::new(&connect(&servers).await, "conformance"), servers)
 }
 
 fn granted(grant: LeaseGrant) -> LeaseToken {
@@ -60,7 +33,7 @@ fn one_of_many_nodes_gets_each_lease() {
         let keys: Vec<Key> = (0..100).map(|n| Key::new(format!("key {n}"))).collect();
         let mut nodes = Vec::new();
         for _ in 0..5 {
-            let client = Memcached::connect(options(&servers)).await.expect("they run");
+            let client = connect(&servers).await;
             let keys = keys.clone();
             nodes.push(tokio::spawn(async move {
                 let lease = MemcachedLease::new(&client, "album");
@@ -86,7 +59,7 @@ fn one_of_many_nodes_gets_each_lease() {
 fn a_lease_given_back_can_be_had_again_and_an_old_token_gives_back_nothing() {
     block_on(async {
         let servers = servers(1);
-        let client = Memcached::connect(options(&servers)).await.expect("it runs");
+        let client = connect(&servers).await;
         let lease = MemcachedLease::new(&client, "album");
         let key = Key::new("k");
         let first = granted(acquire(&lease, &key, LONG).await);
@@ -107,14 +80,14 @@ fn a_lease_given_back_can_be_had_again_and_an_old_token_gives_back_nothing() {
 fn a_token_from_before_a_restart_gives_back_nothing() {
     block_on(async {
         let servers = servers(1);
-        let client = Memcached::connect(options(&servers)).await.expect("it runs");
+        let client = connect(&servers).await;
         let lease = MemcachedLease::new(&client, "album");
         let key = Key::new("k");
         let before = granted(acquire(&lease, &key, LONG).await);
         servers[0].kill();
         servers[0].revive();
         // Another client, which no lost connection keeps busy.
-        let client = Memcached::connect(options(&servers)).await.expect("it runs");
+        let client = connect(&servers).await;
         let lease = MemcachedLease::new(&client, "album");
         let after = granted(acquire(&lease, &key, LONG).await);
         assert_ne!(before, after);
@@ -127,7 +100,7 @@ fn a_token_from_before_a_restart_gives_back_nothing() {
 fn a_lease_that_nobody_gives_back_runs_out() {
     block_on(async {
         let servers = servers(1);
-        let client = Memcached::connect(options(&servers)).await.expect("it runs");
+        let client = connect(&servers).await;
         let lease = MemcachedLease::new(&client, "album");
         let key = Key::new("k");
         let began = Instant::now();
@@ -147,7 +120,7 @@ fn a_lease_that_nobody_gives_back_runs_out() {
 fn who_waits_hears_of_a_release_and_does_not_wait_for_longer_than_told() {
     block_on(async {
         let servers = servers(1);
-        let client = Memcached::connect(options(&servers)).await.expect("it runs");
+        let client = connect(&servers).await;
         let lease = MemcachedLease::new(&client, "album");
         let key = Key::new("k");
         lease.released(&key, LONG).await;
@@ -173,7 +146,7 @@ fn who_waits_hears_of_a_release_and_does_not_wait_for_longer_than_told() {
 fn a_lease_of_a_server_that_is_gone_is_an_error_and_not_a_grant() {
     block_on(async {
         let servers = servers(1);
-        let client = Memcached::connect(options(&servers)).await.expect("it runs");
+        let client = connect(&servers).await;
         let lease = MemcachedLease::new(&client, "album");
         servers[0].kill();
         let error = lease.acquire_many(&[Key::new("k")], LONG).await.expect_err("it is gone");

@@ -2,22 +2,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use larder_core::{ErrorKind, Key, PutCondition, PutOutcome, Store, Tags, Ttl, Verb, Version};
-use larder_memcached::{Memcached, MemcachedStore, StoreOptions};
-use larder_testkit::conformance::{block_on, store::entry};
+use larder_memcached::{MemcachedStore, StoreOptions};
+use larder_testkit::conformance::{Kept, block_on, store::entry};
 
-use crate::support::{OwnStore, options, put, server_with, servers, version};
+use crate::support::{TestServer, connect, put, server_with, servers, version};
 
-larder_testkit::store_conformance!(on_one_server, async { OwnStore::on(servers(1)).await });
-larder_testkit::store_conformance!(on_three_servers, async { OwnStore::on(servers(3)).await });
+async fn kept(servers: Vec<TestServer>) -> Kept<MemcachedStore, Vec<TestServer>> {
+    Kept::new(MemcachedStore::new(&connect(&servers).await, "conformance"), servers)
+}
+
+larder_testkit::store_conformance!(on_one_server, async { kept(servers(1)).await });
+larder_testkit::store_conformance!(on_three_servers, async { kept(servers(3)).await });
 larder_testkit::store_conformance!(with_large_items, async {
-    OwnStore::on(vec![server_with(&["-I", "4m"])]).await
+    kept(vec![server_with(&["-I", "4m"])]).await
 });
 
 #[test]
 fn keys_of_any_length_are_kept_apart() {
     block_on(async {
         let servers = servers(2);
-        let client = Memcached::connect(options(&servers)).await.expect("they run");
+        let client = connect(&servers).await;
         let store = MemcachedStore::new(&client, "long");
         let keys: Vec<Key> = (0..600_usize).map(|length| Key::new(vec![b'k'; length])).collect();
         let binary = (0..400_usize).map(|length| Key::new(vec![0xff; length + 1]));
@@ -41,7 +45,7 @@ fn keys_of_any_length_are_kept_apart() {
 fn caches_on_one_server_share_nothing() {
     block_on(async {
         let servers = servers(1);
-        let client = Memcached::connect(options(&servers)).await.expect("it runs");
+        let client = connect(&servers).await;
         let (one, other) = (MemcachedStore::new(&client, "a"), MemcachedStore::new(&client, "a:b"));
         put(&one, "b:c", "one", 1).await;
         put(&other, "c", "other", 2).await;
@@ -55,7 +59,7 @@ fn caches_on_one_server_share_nothing() {
 fn values_that_fit_only_without_their_tags_are_refused_before_they_are_sent() {
     block_on(async {
         let servers = servers(1);
-        let client = Memcached::connect(options(&servers)).await.expect("it runs");
+        let client = connect(&servers).await;
         let store = MemcachedStore::new(&client, "tags");
         let limit = store.capabilities().value_bytes_max.expect("memcached has one");
         let mut large = entry(&"x".repeat(limit), 1);
@@ -81,7 +85,7 @@ fn values_that_fit_only_without_their_tags_are_refused_before_they_are_sent() {
 fn a_short_lived_entry_over_a_gravestone_leaves_its_floor() {
     block_on(async {
         let servers = servers(1);
-        let client = Memcached::connect(options(&servers)).await.expect("it runs");
+        let client = connect(&servers).await;
         let store = MemcachedStore::new(&client, "floor");
         let key = Key::new("k");
         let keys = std::slice::from_ref(&key);
@@ -110,7 +114,7 @@ fn a_short_lived_entry_over_a_gravestone_leaves_its_floor() {
 fn a_floor_lasts_for_its_window_and_no_longer() {
     block_on(async {
         let servers = servers(1);
-        let client = Memcached::connect(options(&servers)).await.expect("it runs");
+        let client = connect(&servers).await;
         let mut store_options = StoreOptions::default();
         store_options.floor_window = Duration::from_secs(1);
         let store = MemcachedStore::with_options(&client, "window", store_options);
@@ -139,7 +143,7 @@ fn writers_and_invalidations_that_cross_leave_the_newest() {
         const KEYS: u64 = 10;
         const ROUNDS: u64 = 30;
         let servers = servers(2);
-        let client = Memcached::connect(options(&servers)).await.expect("they run");
+        let client = connect(&servers).await;
         let store = Arc::new(MemcachedStore::new(&client, "cross"));
         let keys: Vec<Key> = (0..KEYS).map(|key| Key::new(key.to_string())).collect();
         let tasks: Vec<_> = (1..=ROUNDS)

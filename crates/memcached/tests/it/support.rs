@@ -3,10 +3,8 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use larder_core::{
-    Capabilities, Key, Mark, PutCondition, PutOutcome, Result, Store, StoredEntry, Verb, Version,
-};
-use larder_memcached::{Memcached, MemcachedOptions, MemcachedStore, ServerAddress};
+use larder_core::{Key, PutCondition, PutOutcome, Store};
+use larder_memcached::{Memcached, MemcachedOptions, ServerAddress};
 
 /// How long anything may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -47,47 +45,9 @@ pub(crate) fn servers(count: usize) -> Vec<TestServer> {
     (0..count).map(|_| TestServer::start()).collect()
 }
 
-/// A store that keeps its servers running.
-pub(crate) struct OwnStore {
-    store: MemcachedStore,
-    _servers: Vec<TestServer>,
-}
-
-impl OwnStore {
-    pub(crate) async fn on(servers: Vec<TestServer>) -> Self {
-        let client = Memcached::connect(options(&servers)).await.expect("they run");
-        Self { store: MemcachedStore::new(&client, "conformance"), _servers: servers }
-    }
-}
-
-impl Store for OwnStore {
-    fn capabilities(&self) -> Capabilities {
-        self.store.capabilities()
-    }
-
-    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<StoredEntry>>> {
-        self.store.get_many(keys).await
-    }
-
-    async fn put_many(
-        &self,
-        entries: &[(Key, StoredEntry)],
-        condition: PutCondition,
-    ) -> Result<Vec<PutOutcome>> {
-        self.store.put_many(entries, condition).await
-    }
-
-    async fn invalidate_many(&self, keys: &[Key], at: Version, verb: Verb) -> Result<()> {
-        self.store.invalidate_many(keys, at, verb).await
-    }
-
-    async fn mark(&self, marks: &[Mark]) -> Result<()> {
-        self.store.mark(marks).await
-    }
-
-    async fn marks(&self) -> Result<Vec<Mark>> {
-        self.store.marks().await
-    }
+/// A client of these servers.
+pub(crate) async fn connect(servers: &[TestServer]) -> Memcached {
+    Memcached::connect(options(servers)).await.expect("they run")
 }
 
 /// Stores an entry and expects it to be taken.

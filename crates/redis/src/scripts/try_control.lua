@@ -1,12 +1,5 @@
 -- KEYS: a hash, a stream, a sorted set, all for this alone. ARGV: channel, how
 -- to publish. Tries each command that changes take, and answers what failed.
-local failures = {}
-local function try(...)
-  local answer = redis.pcall(...)
-  if type(answer) == 'table' and answer.err then
-    failures[#failures + 1] = (...) .. ' ' .. answer.err
-  end
-end
 try('TIME')
 if ARGV[2] == 'SPUBLISH' then
   local answer = redis.pcall('CLUSTER', 'INFO')

@@ -1,12 +1,5 @@
 -- KEYS: an entry for this alone. Tries each command that entries and leases
 -- take, and answers what failed.
-local failures = {}
-local function try(...)
-  local answer = redis.pcall(...)
-  if type(answer) == 'table' and answer.err then
-    failures[#failures + 1] = (...) .. ' ' .. answer.err
-  end
-end
 try('SET', KEYS[1], 'probe', 'PX', '1000')
 try('GET', KEYS[1])
 try('GETRANGE', KEYS[1], '0', '1')

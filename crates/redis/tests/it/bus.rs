@@ -6,20 +6,20 @@ use larder_core::{
     Announcement, Bus, BusEvent, BusPosition, Change, Key, PutCondition, PutOutcome, Store, Tag,
     Verb, Version,
 };
-use larder_testkit::conformance::{block_on, store::entry};
+use larder_testkit::conformance::{Kept, block_on, store::entry};
 use larder_testkit::redis::{AfterRestart, RedisServer};
 
 use crate::support::{
-    Kept, PATIENCE, announcement, connect, message, news, next, options, publish, removal,
-    subscribe, tagged, until_current,
+    PATIENCE, announcement, connect, message, news, next, options, publish, removal, subscribe,
+    tagged, until_current,
 };
 
 larder_testkit::bus_conformance!(standalone, async {
     let server = RedisServer::start();
     let (one, two) = (connect(&server).await.bus(), connect(&server).await.bus());
     let server = std::sync::Arc::new(server);
-    let two = Kept { _server: std::sync::Arc::clone(&server), seam: two };
-    (Kept { _server: server, seam: one }, two)
+    let two = Kept::new(two, std::sync::Arc::clone(&server));
+    (Kept::new(one, server), two)
 });
 
 /// Without waiting for the next heartbeat.

@@ -10,12 +10,12 @@ use larder_core::{
     Verb, Version,
 };
 use larder_redis::{CLUSTER_RIGHTS, RIGHTS, RedisOptions, RedisStore, RedisTier, Topology};
-use larder_testkit::conformance::{block_on, store::entry};
+use larder_testkit::conformance::{Kept, block_on, store::entry};
 use larder_testkit::redis::{Cluster, RedisServer};
 
 use crate::support::{
-    Kept, PATIENCE, announcement, message, news, next, patient, publish, removal, subscribe,
-    tagged, until_current, wait_until,
+    PATIENCE, announcement, message, news, patient, publish, removal, subscribe, tagged,
+    until_current, until_told, wait_until,
 };
 
 fn options(redis: &Cluster) -> RedisOptions {
@@ -32,10 +32,10 @@ async fn connect(redis: &Cluster) -> RedisTier {
     RedisTier::connect(options(redis)).await.expect("the cluster is well")
 }
 
-async fn clustered() -> Kept<Cluster, RedisStore> {
+async fn clustered() -> Kept<RedisStore, Cluster> {
     let redis = Cluster::start();
     let store = connect(&redis).await.store("album");
-    Kept { _server: redis, seam: store }
+    Kept::new(store, redis)
 }
 
 larder_testkit::store_conformance!(store, clustered());
@@ -43,13 +43,13 @@ larder_testkit::bus_conformance!(bus, async {
     let redis = Cluster::start();
     let (one, two) = (connect(&redis).await.bus(), connect(&redis).await.bus());
     let redis = std::sync::Arc::new(redis);
-    let two = Kept { _server: std::sync::Arc::clone(&redis), seam: two };
-    (Kept { _server: redis, seam: one }, two)
+    let two = Kept::new(two, std::sync::Arc::clone(&redis));
+    (Kept::new(one, redis), two)
 });
 larder_testkit::lease_conformance!(lease, async {
     let redis = Cluster::start();
     let seam = connect(&redis).await.lease("album");
-    Kept { _server: redis, seam }
+    Kept::new(seam, redis)
 });
 
 fn keys(count: u32) -> Vec<Key> {
@@ -215,13 +215,7 @@ fn when_the_control_primary_dies_a_replica_goes_on() {
         .await;
         let second = second.expect("it was announced");
         assert!(second > first);
-        loop {
-            match next(&mut subscription).await {
-                BusEvent::Message(message) if message.version == second => break,
-                BusEvent::Lost { version, .. } if version >= second => break,
-                _ => {}
-            }
-        }
+        until_told(&mut subscription, second).await;
     });
 }
 

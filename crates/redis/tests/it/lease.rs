@@ -4,17 +4,17 @@ use std::time::{Duration, Instant};
 
 use larder_core::{Key, Lease, LeaseGrant, LeaseToken};
 use larder_redis::RedisLease;
-use larder_testkit::conformance::block_on;
+use larder_testkit::conformance::{Kept, block_on};
 use larder_testkit::redis::RedisServer;
 
-use crate::support::{Kept, connect, wait_until};
+use crate::support::{connect, wait_until};
 
 const LONG: Duration = Duration::from_secs(60);
 
 larder_testkit::lease_conformance!(standalone, async {
     let server = RedisServer::start();
     let seam = connect(&server).await.lease("album");
-    Kept { _server: server, seam }
+    Kept::new(seam, server)
 });
 
 async fn acquire(lease: &RedisLease, key: &Key, duration: Duration) -> LeaseGrant {

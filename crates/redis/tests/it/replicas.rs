@@ -2,11 +2,11 @@
 
 use larder_core::{BusEvent, Key, PutCondition, PutOutcome, Store, Version};
 use larder_redis::{RedisOptions, RedisStore, RedisTier, Topology};
-use larder_testkit::conformance::{block_on, store::entry};
+use larder_testkit::conformance::{Kept, block_on, store::entry};
 use larder_testkit::redis::{Replicated, SENTINEL_NAME, Sentinel};
 
 use crate::support::{
-    Kept, message, news, next, options, patient, publish, removal, subscribe, until_current,
+    message, news, next, options, patient, publish, removal, subscribe, until_current, until_told,
     wait_until,
 };
 
@@ -17,9 +17,9 @@ async fn both(redis: &Replicated) -> RedisTier {
     RedisTier::connect(options).await.expect("the primary runs")
 }
 
-async fn watched() -> Kept<Sentinel, RedisStore> {
+async fn watched() -> Kept<RedisStore, Sentinel> {
     let (redis, tier) = sentinels().await;
-    Kept { _server: redis, seam: tier.store("album") }
+    Kept::new(tier.store("album"), redis)
 }
 
 async fn sentinels() -> (Sentinel, RedisTier) {
@@ -36,8 +36,8 @@ larder_testkit::store_conformance!(sentinel, watched());
 larder_testkit::bus_conformance!(sentinel_bus, async {
     let (redis, tier) = sentinels().await;
     let redis = std::sync::Arc::new(redis);
-    let two = Kept { _server: std::sync::Arc::clone(&redis), seam: tier.bus() };
-    (Kept { _server: redis, seam: tier.bus() }, two)
+    let two = Kept::new(tier.bus(), std::sync::Arc::clone(&redis));
+    (Kept::new(tier.bus(), redis), two)
 });
 
 #[test]
@@ -215,13 +215,7 @@ fn sentinels_say_who_takes_over() {
         .await;
         assert!(second > first);
         redis.wait_for_failover(old);
-        loop {
-            match next(&mut subscription).await {
-                BusEvent::Message(message) if message.version == second => break,
-                BusEvent::Lost { version, .. } if version >= second => break,
-                _ => {}
-            }
-        }
+        until_told(&mut subscription, second).await;
     });
 }
 

@@ -3,12 +3,12 @@
 use larder_core::{ErrorKind, Key, PutCondition, Store};
 use larder_redis::{RedisOptions, RedisTier};
 use larder_testkit::certificates::{Authority, TlsOptions};
-use larder_testkit::conformance::{block_on, store::entry};
+use larder_testkit::conformance::{Kept, block_on, store::entry};
 use larder_testkit::redis::{RedisOptions as ServerOptions, RedisServer};
 
-use crate::support::{Kept, message, options, patient, publish, removal, subscribe};
+use crate::support::{message, options, patient, publish, removal, subscribe};
 
-async fn encrypted() -> Kept<RedisServer, larder_redis::RedisStore> {
+async fn encrypted() -> Kept<larder_redis::RedisStore, RedisServer> {
     let authority = Authority::new();
     let mut server = ServerOptions::with_tls(&authority);
     server.password = Some("sesame".to_owned());
@@ -16,7 +16,7 @@ async fn encrypted() -> Kept<RedisServer, larder_redis::RedisStore> {
     let mut options = options(&server);
     options.ca_file = Some(authority.certificate().to_owned());
     let tier = RedisTier::connect(options).await.expect("the CA is the right one");
-    Kept { _server: server, seam: tier.store("album") }
+    Kept::new(tier.store("album"), server)
 }
 
 larder_testkit::store_conformance!(tls, encrypted());

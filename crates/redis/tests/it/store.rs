@@ -6,15 +6,15 @@ use larder_core::{
     Bus, ErrorKind, Key, Mark, PutCondition, PutOutcome, Store, Tag, Ttl, Verb, Version,
 };
 use larder_redis::RedisStore;
-use larder_testkit::conformance::{block_on, store::entry};
+use larder_testkit::conformance::{Kept, block_on, store::entry};
 use larder_testkit::redis::{Flavour, RedisOptions as ServerOptions, RedisServer};
 
-use crate::support::{Kept, connect, news, options, publish, removal, subscribe};
+use crate::support::{connect, news, options, publish, removal, subscribe};
 
-async fn one_server() -> Kept<RedisServer, RedisStore> {
+async fn one_server() -> Kept<RedisStore, RedisServer> {
     let server = RedisServer::start();
     let store = connect(&server).await.store("album");
-    Kept { _server: server, seam: store }
+    Kept::new(store, server)
 }
 
 larder_testkit::store_conformance!(standalone, one_server());

@@ -3,9 +3,8 @@
 use std::time::{Duration, Instant};
 
 use larder_core::{
-    Announcement, Bus, BusEvent, BusMessage, BusPosition, Capabilities, Change, Key, Lease,
-    LeaseGrant, LeaseToken, Mark, PutCondition, PutOutcome, Result, Store, StoredEntry,
-    Subscription, Tag, Verb, Version,
+    Announcement, Bus, BusEvent, BusMessage, BusPosition, Change, Key, Subscription, Tag, Verb,
+    Version,
 };
 use larder_redis::{RedisOptions, RedisSubscription, RedisTier};
 use larder_testkit::redis::RedisServer;
@@ -27,72 +26,6 @@ pub(crate) fn patient(mut options: RedisOptions) -> RedisOptions {
 
 pub(crate) async fn connect(server: &RedisServer) -> RedisTier {
     RedisTier::connect(options(server)).await.expect("the server runs and allows everything")
-}
-
-/// A store, bus or lease together with the servers behind it.
-pub(crate) struct Kept<K, S> {
-    pub(crate) _server: K,
-    pub(crate) seam: S,
-}
-
-impl<K: Send + Sync + 'static, S: Store> Store for Kept<K, S> {
-    fn capabilities(&self) -> Capabilities {
-        self.seam.capabilities()
-    }
-
-    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<StoredEntry>>> {
-        self.seam.get_many(keys).await
-    }
-
-    async fn put_many(
-        &self,
-        entries: &[(Key, StoredEntry)],
-        condition: PutCondition,
-    ) -> Result<Vec<PutOutcome>> {
-        self.seam.put_many(entries, condition).await
-    }
-
-    async fn invalidate_many(&self, keys: &[Key], at: Version, verb: Verb) -> Result<()> {
-        self.seam.invalidate_many(keys, at, verb).await
-    }
-
-    async fn mark(&self, marks: &[Mark]) -> Result<()> {
-        self.seam.mark(marks).await
-    }
-
-    async fn marks(&self) -> Result<Vec<Mark>> {
-        self.seam.marks().await
-    }
-}
-
-impl<K: Send + Sync + 'static, B: Bus> Bus for Kept<K, B> {
-    type Subscription = B::Subscription;
-
-    async fn publish(&self, announcement: &Announcement, after: Version) -> Result<Version> {
-        self.seam.publish(announcement, after).await
-    }
-
-    async fn subscribe(
-        &self,
-        after: Option<BusPosition>,
-        known: Version,
-    ) -> Result<Self::Subscription> {
-        self.seam.subscribe(after, known).await
-    }
-}
-
-impl<K: Send + Sync + 'static, L: Lease> Lease for Kept<K, L> {
-    async fn acquire_many(&self, keys: &[Key], duration: Duration) -> Result<Vec<LeaseGrant>> {
-        self.seam.acquire_many(keys, duration).await
-    }
-
-    async fn release_many(&self, leases: &[(Key, LeaseToken)]) -> Result<()> {
-        self.seam.release_many(leases).await
-    }
-
-    async fn released(&self, key: &Key, at_most: Duration) {
-        self.seam.released(key, at_most).await;
-    }
 }
 
 /// The removal of a key of the cache `album`.
@@ -149,6 +82,18 @@ pub(crate) async fn until_current(
         match next(subscription).await {
             BusEvent::Current { head, version, .. } => return (before, head, version),
             event => before.push(event),
+        }
+    }
+}
+
+/// Waits for the message of this version, or for word that messages up to it are
+/// lost.
+pub(crate) async fn until_told(subscription: &mut RedisSubscription, announced: Version) {
+    loop {
+        match next(subscription).await {
+            BusEvent::Message(message) if message.version == announced => return,
+            BusEvent::Lost { version, .. } if version >= announced => return,
+            _ => {}
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -359,6 +360,7 @@ impl Line<'_> {
         // The periodic check wakes the link at the end of its patience.
         if !is_patient {
             mailbox.give_up();
+            self.link.front.counters.give_ups.fetch_add(1, Ordering::Relaxed);
         }
         self.held_up = None;
         false
@@ -446,7 +448,9 @@ impl Line<'_> {
 
     fn note_backlog(&mut self, mailbox: &Arc<Mailbox>, cx: &mut Context<'_>) {
         if self.held_up.is_none() && mailbox.poll_backlog(cx) {
-            self.held_up = Some((Arc::clone(mailbox), self.link.front.clock.now()));
+            let front = &self.link.front;
+            self.held_up = Some((Arc::clone(mailbox), front.clock.now()));
+            front.counters.hold_ups.fetch_add(1, Ordering::Relaxed);
         }
     }
 

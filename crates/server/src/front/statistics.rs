@@ -46,6 +46,8 @@ pub(crate) struct Counters {
     pub(crate) connect_failures: AtomicU64,
     pub(crate) disconnects: AtomicU64,
     pub(crate) connections: AtomicU64,
+    pub(crate) hold_ups: AtomicU64,
+    pub(crate) give_ups: AtomicU64,
     latency_micros: AtomicU64,
     latency_buckets: [AtomicU64; BUCKETS_MICROS.len() + 1],
 }
@@ -82,6 +84,10 @@ pub struct FrontStatistics {
     pub disconnects: u64,
     /// Connections that are open.
     pub connections: u64,
+    /// How often a client that was slow to read held up the others of its link.
+    pub hold_ups: u64,
+    /// How often it did so for too long: what came for it was gathered in memory.
+    pub give_ups: u64,
     /// How long replies took, in seconds: how many were quicker than each bound.
     pub latency_buckets: Vec<(f64, u64)>,
     /// How long replies took, together.
@@ -128,6 +134,8 @@ impl Counters {
             connect_failures: read(&self.connect_failures),
             disconnects: read(&self.disconnects),
             connections: read(&self.connections),
+            hold_ups: read(&self.hold_ups),
+            give_ups: read(&self.give_ups),
             latency_buckets: bounds
                 .chain([f64::INFINITY])
                 .zip(self.latency_buckets.iter().map(read))

@@ -130,7 +130,7 @@ impl Door {
         routes: Arc<dyn Routes>,
     ) -> Result<Self> {
         let mut threads_count = options.threads.max(1);
-        let clock = Clock::monotonic();
+        let clock = options.clock.clone();
         let front = match &options.front {
             None => None,
             Some(options) => {

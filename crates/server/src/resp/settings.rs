@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use larder_core::Clock;
+
 use super::credentials::User;
 use super::parser::LINE_BYTES_MAX;
 use crate::front::FrontOptions;
@@ -47,6 +49,8 @@ pub struct DoorOptions {
     /// what is known of it, and every command that Larder does not answer itself
     /// goes there.
     pub front: Option<FrontOptions>,
+    /// By what it is told who idles, stalls or is slow to read.
+    pub clock: Clock,
 }
 
 impl Default for DoorOptions {
@@ -65,6 +69,7 @@ impl Default for DoorOptions {
             users: Vec::new(),
             dangerous_commands: Vec::new(),
             front: None,
+            clock: Clock::monotonic(),
         }
     }
 }

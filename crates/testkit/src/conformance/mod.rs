@@ -8,11 +8,14 @@
 //! [`larder_core::Bus`].
 
 pub mod bus;
+mod kept;
 pub mod lease;
 pub mod origin;
 pub mod store;
 
 use std::future::Future;
+
+pub use kept::Kept;
 
 /// Runs one test on a runtime of its own with two worker threads, so that what
 /// a test spawns really runs beside it.

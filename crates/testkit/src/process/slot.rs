@@ -24,6 +24,19 @@ impl ProcessSlot {
         Ok(())
     }
 
+    /// Calls `start`, which is to fill the place, if it is empty or its server has
+    /// ended.
+    ///
+    /// # Panics
+    /// If that fails, with what it says.
+    pub(crate) fn revive(&self, start: impl FnOnce() -> Result<(), String>) {
+        if !self.is_running()
+            && let Err(error) = start()
+        {
+            panic!("the server does not start again {error}");
+        }
+    }
+
     /// # Panics
     /// If there is none.
     pub(crate) fn id(&self) -> u32 {

@@ -25,7 +25,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use crate::process::{Home, Port, ProcessSlot, program, wait_until};
+use crate::process::{self, Home, Port, ProcessSlot, program, wait_until};
 
 pub use cluster::{Cluster, Migration, SLOTS};
 pub use connection::{Connection, Reply};
@@ -36,9 +36,6 @@ pub use sentinel::{SENTINEL_NAME, Sentinel};
 /// The names of files in a server's directory.
 const CONFIGURATION: &str = "redis.conf";
 const SOCKET: &str = "socket";
-
-/// How often another port is tried when somebody took the first.
-const PORT_TRIES: usize = 5;
 
 /// A server with a directory of its own. Dropping it kills it and keeps nothing.
 ///
@@ -109,12 +106,7 @@ impl RedisServer {
 
     /// Starts a server whose configuration has these lines, too.
     fn launch_as(mode: Mode, options: &RedisOptions, lines: &str) -> Self {
-        let mut said = String::new();
-        for _ in 0..PORT_TRIES {
-            let port = match options.port {
-                Some(number) => Port::claim(number).expect("no other test has the port"),
-                None => Port::reserve(),
-            };
+        process::start_on_port(options.port, |port| {
             let server = Self {
                 process: ProcessSlot::default(),
                 home: Home::new("redis"),
@@ -123,13 +115,8 @@ impl RedisServer {
                 options: options.clone(),
             };
             server.configure(lines);
-            match server.spawn() {
-                Ok(()) => return server,
-                Err(error) if error.contains("Address already in use") => said = error,
-                Err(error) => panic!("the server ended at once {error}"),
-            }
-        }
-        panic!("the server finds no port {said}");
+            server.spawn().map(|()| server)
+        })
     }
 
     /// Where it listens.
@@ -152,42 +139,7 @@ impl RedisServer {
         self.options.tls.as_ref().map(|tls| tls.authority.certificate())
     }
 
-    /// The number of its process.
-    ///
-    /// # Panics
-    /// If it does not run.
-    #[must_use]
-    pub fn process_id(&self) -> u32 {
-        self.process.id()
-    }
-
-    /// Whether it runs, standing still included.
-    #[must_use]
-    pub fn is_running(&self) -> bool {
-        self.process.is_running()
-    }
-
-    /// Whether it runs and does not stand still.
-    #[must_use]
-    pub fn is_awake(&self) -> bool {
-        self.process.is_awake()
-    }
-
-    /// Makes it stand still: it neither answers nor breaks connections. Nothing
-    /// happens if it does not run.
-    pub fn pause(&self) {
-        self.process.pause();
-    }
-
-    /// Makes it go on after [`RedisServer::pause`].
-    pub fn resume(&self) {
-        self.process.resume();
-    }
-
-    /// Ends it at once, by SIGKILL. Nothing happens if it does not run.
-    pub fn kill(&self) {
-        self.process.kill();
-    }
+    process::controls!();
 
     /// Starts it again after [`RedisServer::kill`], on the same port, with what it
     /// had on disk: everything if it is durable, else what was saved last. Nothing
@@ -196,11 +148,7 @@ impl RedisServer {
     /// # Panics
     /// If it does not start.
     pub fn revive(&self) {
-        if !self.is_running()
-            && let Err(error) = self.spawn()
-        {
-            panic!("the server does not start again {error}");
-        }
+        self.process.revive(|| self.spawn());
     }
 
     /// Stops it and starts it again on the same port.
@@ -289,8 +237,7 @@ impl RedisServer {
     /// Everything it logged so far.
     #[must_use]
     pub fn log(&self) -> String {
-        let log = fs::read(self.log_path()).unwrap_or_default();
-        String::from_utf8_lossy(&log).into_owned()
+        process::log_text(&self.log_path())
     }
 
     /// Waits until a field of `INFO` has this value.

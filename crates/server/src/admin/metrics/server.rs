@@ -124,6 +124,8 @@ fn front(front: &FrontStatistics) -> Vec<Family> {
             vec![(outcome("opened"), front.connects), (outcome("failed"), front.connect_failures)],
         ),
         count(table::FRONT_DISCONNECTS, front.disconnects),
+        count(table::FRONT_HOLD_UPS, front.hold_ups),
+        count(table::FRONT_GIVE_UPS, front.give_ups),
         Family { metric: table::FRONT_LATENCY_SECONDS, samples: vec![(Vec::new(), latencies)] },
     ]
 }

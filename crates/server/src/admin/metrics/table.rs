@@ -93,6 +93,10 @@ metrics! {
         "Attempts to connect to Redis";
     FRONT_DISCONNECTS: Counter "larder_front_disconnects" [],
         "Connections to Redis that were lost while they were in use";
+    FRONT_HOLD_UPS: Counter "larder_front_hold_ups" [],
+        "Times a client that was slow to read held up others of its thread";
+    FRONT_GIVE_UPS: Counter "larder_front_give_ups" [],
+        "Times such a client did so for too long: what came for it was gathered in memory";
     FRONT_LATENCY_SECONDS: Histogram "larder_front_latency_seconds" [],
         "How long Redis took, of one reply of those that arrived together";
     CACHE_REQUESTS: Counter "larder_cache_requests" ["cache"], "Reads, however they ended";

@@ -1,19 +1,27 @@
 //! The same commands to this door and to a real redis-server: the replies must
 //! be the same to the byte, in RESP2 and in RESP3, errors included.
 
+use std::net::SocketAddr;
+
 use larder_testkit::redis::RedisServer;
 
 use super::{Client, encode, open, options, text};
 
-/// Runs a script on fresh connections to both, one command a line with words in
-/// inline quoting, and compares each reply.
+/// Runs a script on a Redis and on a door.
 fn check(script: &str) {
     let redis = RedisServer::start();
     let door = open(&options());
+    compare(redis.address(), door.address(), script);
+}
+
+/// Runs a script on fresh connections to both, one command a line with words in
+/// inline quoting, and compares each reply. `+N` before a command says that it has
+/// N replies.
+pub(super) fn compare(redis: SocketAddr, larder: SocketAddr, script: &str) {
     let mut different = Vec::new();
     for hello in ["", "HELLO 3"] {
-        let mut expected = Client::connect(redis.address());
-        let mut found = Client::connect(door.address());
+        let mut expected = Client::connect(redis);
+        let mut found = Client::connect(larder);
         for client in [&mut expected, &mut found] {
             client.ask("FLUSHALL");
             if !hello.is_empty() {
@@ -21,10 +29,15 @@ fn check(script: &str) {
             }
         }
         for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            let (count, line) = match line.strip_prefix('+').and_then(|rest| rest.split_once(' ')) {
+                Some((count, line)) => (count.parse().expect("a number"), line),
+                None => (1, line),
+            };
             let command = encode(&words(line));
             expected.send(&command);
             found.send(&command);
-            let (expected, found) = (text(&expected.reply()), text(&found.reply()));
+            let [expected, found] = [&mut expected, &mut found]
+                .map(|client| (0..count).map(|_| text(&client.reply())).collect::<String>());
             if found != expected {
                 different
                     .push(format!("{hello} {line}\n  redis:  {expected:?}\n  larder: {found:?}"));
@@ -35,7 +48,7 @@ fn check(script: &str) {
 }
 
 /// Splits at spaces; `"…"` keeps them and `\r`, `\n`, `\0` stand for bytes.
-pub(super) fn words(line: &str) -> Vec<Vec<u8>> {
+fn words(line: &str) -> Vec<Vec<u8>> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
     let mut is_quoted = false;

@@ -3,41 +3,15 @@
 
 use larder_testkit::redis::RedisServer;
 
-use super::super::against_redis::words;
-use super::{Client, counted, encode, front, text};
+use super::super::against_redis::compare;
+use super::{counted, front};
 
-/// Runs a script on both, one command a line. `+N` before a command says that it
-/// has N replies.
+/// Runs a script on both.
 fn check(script: &str) {
     let alone = RedisServer::start();
     let behind = RedisServer::start();
     let door = front(&behind);
-    let mut different = Vec::new();
-    for hello in ["", "HELLO 3"] {
-        let mut expected = Client::connect(alone.address());
-        let mut found = Client::connect(door.address());
-        for client in [&mut expected, &mut found] {
-            client.ask("FLUSHALL");
-            if !hello.is_empty() {
-                client.ask(hello);
-            }
-        }
-        for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
-            let (count, line) = match line.strip_prefix('+').and_then(|rest| rest.split_once(' ')) {
-                Some((count, line)) => (count.parse().expect("a number"), line),
-                None => (1, line),
-            };
-            let command = encode(&words(line));
-            let replies = [&mut expected, &mut found].map(|client| {
-                client.send(&command);
-                (0..count).map(|_| text(&client.reply())).collect::<String>()
-            });
-            if replies[0] != replies[1] {
-                different.push(format!("{hello} {line}\n  {replies:?}"));
-            }
-        }
-    }
-    assert!(different.is_empty(), "{}", different.join("\n"));
+    compare(alone.address(), door.address(), script);
     assert!(counted(&door).passed > 0);
 }
 

@@ -15,11 +15,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use larder_server::front::{FrontOptions, FrontStatistics, TrackingState, UpstreamOptions};
-use larder_server::keyspace::{Keyspace, KeyspaceOptions};
 use larder_server::resp::{Door, DoorOptions, NoCaches, Routes};
 use larder_testkit::redis::RedisServer;
 
-use super::{Client, encode, eventually, options, text};
+use super::{Client, encode, eventually, open, open_with, options, text};
 
 /// A door in front of a Redis, once it answers from memory.
 fn front(redis: &RedisServer) -> Door {
@@ -42,9 +41,7 @@ fn open_front(
 ) -> Door {
     let mut front = FrontOptions::new(upstream);
     change(&mut front);
-    let options = DoorOptions { front: Some(front), ..options() };
-    let keyspace = Arc::new(Keyspace::new(KeyspaceOptions::default()));
-    Door::open(&options, keyspace, routes).expect("a free port can be listened on")
+    open_with(&DoorOptions { front: Some(front), ..options() }, routes)
 }
 
 fn counted(door: &Door) -> FrontStatistics {

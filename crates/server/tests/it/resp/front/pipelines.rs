@@ -1,16 +1,15 @@
 //! Pipelines in which answers from memory and from Redis mix keep their order,
 //! and mean the same as in Redis alone.
 
-use std::sync::Arc;
-
+use larder_core::{Clock, ManualClock};
 use larder_server::front::{FrontOptions, TrackingState, UpstreamOptions};
-use larder_server::keyspace::{Keyspace, KeyspaceOptions};
-use larder_server::resp::{Door, DoorOptions, NoCaches};
+use larder_server::resp::DoorOptions;
 use larder_testkit::redis::RedisServer;
 use proptest::prelude::*;
 
 use super::{
-    Client, SHORT, counted, encode, eventually, front, front_with, options, text, wait_for, warm,
+    Client, SHORT, counted, encode, eventually, front, front_with, open, options, text, wait_for,
+    warm,
 };
 
 /// Everything that comes of a pipeline that arrives in pieces of this size.
@@ -236,29 +235,48 @@ fn a_client_that_does_not_read_does_not_stop_the_others() {
     assert_eq!(text(&lazy.reply()), "+PONG\r\n");
 }
 
-/// Who was slow once is not cut off later for reading no faster than it can.
+/// Who was slow once is not cut off later for reading no faster than it can. The
+/// clock stands still wherever the client is to be waited for: on a busy machine,
+/// too, it is as quick as it needs to be.
 #[test]
 fn a_client_that_has_caught_up_is_waited_for_again() {
     let redis = RedisServer::start();
     let upstream = UpstreamOptions::parse(&format!("redis://{}", redis.address()));
+    let clock = ManualClock::new();
     let options = DoorOptions {
         front: Some(FrontOptions::new(upstream.expect("a URL"))),
         bulk_bytes_max: 1 << 20,
-        // Half of what it is sent, so that a busy machine does not make it too slow.
-        reply_bytes_max: 64 << 20,
+        reply_bytes_max: 8 << 20,
+        clock: Clock::from(clock.clone()),
         ..options()
     };
-    let keyspace = Arc::new(Keyspace::new(KeyspaceOptions::default()));
-    let door = Door::open(&options, keyspace, Arc::new(NoCaches)).expect("it opens");
+    let door = open(&options);
     door.use_threads(1);
     let mut client = Client::connect(door.address());
     client.ask(&format!("SETRANGE large {} x", (2 << 20) - 1));
-    for (count, pause) in [(3, 700), (60, 0)] {
-        client.send(&encode(&["GET", "large"]).repeat(count));
-        std::thread::sleep(std::time::Duration::from_millis(pause));
+    let read_all = |client: &mut Client, count: usize| {
         for _ in 0..count {
             assert_eq!(client.reply().len(), "$2097152\r\n\r\n".len() + (2 << 20));
-            std::thread::sleep(std::time::Duration::from_millis(5));
         }
-    }
+    };
+
+    client.send(&encode(&["GET", "large"]).repeat(3));
+    let mut hold_ups = 0;
+    eventually("the client to be given up", || {
+        // Each time that it is waited for begins with room in the sockets between,
+        // but the last: that one is too long.
+        let now = counted(&door);
+        if now.hold_ups > hold_ups {
+            hold_ups = now.hold_ups;
+            clock.advance(SHORT);
+        }
+        now.give_ups > 0
+    });
+    read_all(&mut client, 3);
+
+    let before = counted(&door);
+    client.send(&encode(&["GET", "large"]).repeat(60));
+    eventually("the client to be waited for", || counted(&door).hold_ups > before.hold_ups);
+    read_all(&mut client, 60);
+    assert_eq!(counted(&door).give_ups, before.give_ups, "its time was not up");
 }

@@ -8,7 +8,7 @@ use larder_server::resp::{DoorOptions, NoCaches, User};
 use larder_testkit::certificates::Authority;
 use larder_testkit::redis::{RedisOptions, RedisServer};
 
-use super::{Client, counted, eventually, front_with, open_front, options, wait_for, warm};
+use super::{Client, counted, eventually, front_with, open, open_front, options, wait_for, warm};
 
 fn with_users(users: &[&str]) -> RedisServer {
     RedisServer::launch(&RedisOptions {
@@ -77,10 +77,7 @@ fn clients_log_in_to_larder_and_larder_to_redis() {
         users: vec![User { name: "bob".to_owned(), password: "hunter2".to_owned() }],
         ..options()
     };
-    let keyspace = larder_server::keyspace::Keyspace::new(Default::default());
-    let door =
-        larder_server::resp::Door::open(&door_options, Arc::new(keyspace), Arc::new(NoCaches))
-            .expect("it opens");
+    let door = open(&door_options);
     let mut client = Client::connect(door.address());
     for command in ["GET k", "HGET h f", "MULTI", "SUBSCRIBE c", "NOTHING"] {
         assert_eq!(client.ask(command), "-NOAUTH Authentication required.\r\n", "{command}");
@@ -105,10 +102,7 @@ fn a_stranger_gets_no_connection_of_its_own() {
         users: vec![User { name: "bob".to_owned(), password: "hunter2".to_owned() }],
         ..options()
     };
-    let keyspace = larder_server::keyspace::Keyspace::new(Default::default());
-    let door =
-        larder_server::resp::Door::open(&door_options, Arc::new(keyspace), Arc::new(NoCaches))
-            .expect("it opens");
+    let door = open(&door_options);
     let mut client = Client::connect(door.address());
     for command in ["CLIENT TRACKING ON", "CLIENT PAUSE 1000", "CLIENT CACHING YES"] {
         assert_eq!(client.ask(command), "-NOAUTH Authentication required.\r\n", "{command}");
