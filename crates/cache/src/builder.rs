@@ -4,13 +4,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use arc_swap::ArcSwap;
 use larder_core::{
-    Clock, DynOrigin, Error, ErrorKind, HeapSize, Origin, Result, SharedKey, Tags, Ttl,
+    Clock, DynOrigin, Error, ErrorKind, HeapSize, Moment, Origin, Result, SharedKey, Tags, Ttl,
 };
 use larder_memory::{Budget, Limit, MemoryTier, Options};
 
 use crate::cache::Cache;
 use crate::engine::{CacheKey, CacheValue, Engine, Rules};
-use crate::fleet::{Fleet, Member, Seat};
+use crate::fleet::{Fleet, Seat};
 use crate::flight::Flights;
 use crate::lower::{Lower, Stores};
 use crate::maintenance;
@@ -236,11 +236,19 @@ impl<K: CacheKey, V: CacheValue> CacheBuilder<K, V> {
         let has_breaker = origin.is_some() || guard.is_some();
         let guard = guard
             .unwrap_or_else(|| OriginGuard::new(&name, Breaker::default(), LoadBudget::default()));
+        let lower = lower.flatten();
+        let settles_at = match (&seat, &lower) {
+            (Some(seat), Some(lower)) => {
+                // As long as whoever announced it may wait for the bus and the store.
+                clock.precise_now() + seat.fleet.timeout() + lower.timeout
+            }
+            _ => Moment::START,
+        };
         let engine = Arc::new(Engine {
             name,
             memory: MemoryTier::new(options),
             flights: Flights::new(),
-            lower: lower.flatten(),
+            lower,
             origin,
             guard,
             has_breaker,
@@ -252,13 +260,11 @@ impl<K: CacheKey, V: CacheValue> CacheBuilder<K, V> {
             closing: AtomicBool::new(false),
             trusted_until: AtomicU64::new(if seat.is_some() { 0 } else { u64::MAX }),
             doubted_below: AtomicU64::new(0),
+            settles_at,
             seat,
         });
         maintenance::start(&engine);
-        if let Some(seat) = &engine.seat {
-            let member: Arc<dyn Member> = Arc::clone(&engine) as _;
-            seat.fleet.attend(&engine.name, Arc::downgrade(&member));
-        }
+        engine.attend_fleet();
         Ok(Cache::new(engine))
     }
 }

@@ -112,11 +112,20 @@ impl<K: CacheKey, V: CacheValue> Cache<K, V> {
     }
 
     /// Puts a value. Options can be set before awaiting it. A load that is under
-    /// way does not overwrite it.
+    /// way does not overwrite it. In a fleet the other nodes give up what they have,
+    /// and of two puts the one announced later wins: where two write at a time, that
+    /// need not be the one whose change the origin made last, so remove the key instead.
+    /// One round trip for each store, and one for the bus of a fleet before.
     ///
     /// # Errors
     /// [`larder_core::ErrorKind::InvalidInput`] for a class that is never kept, and
-    /// for a TTL of zero; that removes the key's earlier value.
+    /// for a TTL of zero; that removes the key's earlier value. In a fleet, that of a
+    /// bus that cannot be reached: the value is kept until the change is announced in
+    /// the background, which takes it away again here, too.
+    ///
+    /// # Cancel safety
+    /// A dropped call may have put the value or not. In a fleet it is announced all the
+    /// same that what was there is not valid any more.
     pub fn put<'c>(&'c self, key: &'c K, value: V) -> Put<'c, K, V> {
         Put::new(&self.0, key, value)
     }
@@ -139,7 +148,7 @@ impl<K: CacheKey, V: CacheValue> Cache<K, V> {
 
     /// The key is gone, and a load that began before does not bring it back.
     /// Returns whether memory had it: what had expired for good was not there. One
-    /// round trip for each store.
+    /// round trip for each store, and one for the bus of a fleet.
     ///
     /// # Errors
     /// As [`Cache::expire`].

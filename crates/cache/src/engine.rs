@@ -57,6 +57,9 @@ pub(crate) struct Engine<K, V> {
     /// What memory holds of older versions may have been invalidated without this
     /// node's hearing of it.
     pub(crate) doubted_below: AtomicU64,
+    /// Until when a store that is told of changes after the bus may still be told of
+    /// one that was announced before this node listened.
+    pub(crate) settles_at: Moment,
 }
 
 /// What the application adds to a policy, as functions of key and value.

@@ -25,20 +25,26 @@ use tokio::sync::Notify;
 
 use crate::hit::{Held, Tier};
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// One load of one key, and everyone who waits for it.
 pub(crate) struct Flight<K, V> {
     pub(crate) key: K,
     begun: AtomicU64,
     pub(crate) cause: LoadCause,
+    /// When the load began.
+    pub(crate) began_at: Moment,
     /// When the load is cancelled.
     pub(crate) deadline: Moment,
     /// What is refreshed, if anything.
     pub(crate) held: Option<Resident<K, V>>,
     pub(crate) terms: Terms,
+    /// Whether every store was asked and has nothing under the key.
+    is_vacant_below: AtomicBool,
     landing: OnceLock<Landing<K, V>>,
     landed: Notify,
+    /// Says that it was taken out of the table before it landed.
+    fenced: Notify,
 }
 
 /// How a load ended.
@@ -63,6 +69,7 @@ impl<K, V> Flight<K, V> {
         key: K,
         begun: Version,
         cause: LoadCause,
+        began_at: Moment,
         deadline: Moment,
         held: Option<Resident<K, V>>,
         terms: Terms,
@@ -71,11 +78,14 @@ impl<K, V> Flight<K, V> {
             key,
             begun: AtomicU64::new(begun.get()),
             cause,
+            began_at,
             deadline,
             held,
             terms,
+            is_vacant_below: AtomicBool::new(false),
             landing: OnceLock::new(),
             landed: Notify::new(),
+            fenced: Notify::new(),
         }
     }
 
@@ -91,6 +101,16 @@ impl<K, V> Flight<K, V> {
         self.begun.store(version.get(), Ordering::Release);
     }
 
+    /// Whether every store was asked and has nothing under the key: then there is
+    /// nothing to be removed there.
+    pub(crate) fn is_vacant_below(&self) -> bool {
+        self.is_vacant_below.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn note_below(&self, is_vacant: bool) {
+        self.is_vacant_below.store(is_vacant, Ordering::Release);
+    }
+
     /// Tells everyone who waits. Only the first landing counts.
     pub(crate) fn land(&self, landing: Landing<K, V>) {
         if self.landing.set(landing).is_ok() {
@@ -100,6 +120,12 @@ impl<K, V> Flight<K, V> {
 
     pub(crate) fn has_landed(&self) -> bool {
         self.landing.get().is_some()
+    }
+
+    /// Waits until it is taken out of the table, so that its answer will not be kept.
+    /// For one who waits.
+    pub(crate) async fn fenced(&self) {
+        self.fenced.notified().await;
     }
 
     /// Waits for the answer.
@@ -217,7 +243,7 @@ impl<K: Hash + Eq + Clone, V> Flights<K, V> {
         let fenced = shard.remove_entry(key);
         let acted = act();
         drop(shard);
-        drop(fenced);
+        tell_fenced(fenced);
         acted
     }
 
@@ -233,8 +259,15 @@ impl<K: Hash + Eq + Clone, V> Flights<K, V> {
         let fenced = if is_older { shard.remove_entry(key) } else { None };
         let acted = act();
         drop(shard);
-        drop(fenced);
+        tell_fenced(fenced);
         acted
+    }
+
+    /// Takes out a flight that nobody is to join any more.
+    pub(crate) fn fence_one(&self, flight: &Arc<Flight<K, V>>) {
+        if self.leave(flight, || ()).is_some() {
+            flight.fenced.notify_one();
+        }
     }
 
     pub(crate) fn is_under_way<Q>(&self, key: &Q) -> bool
@@ -274,5 +307,11 @@ impl<K: Hash + Eq + Clone, V> Flights<K, V> {
     fn shard<Q: Hash + ?Sized>(&self, key: &Q) -> &Shard<K, V> {
         let hash = self.hasher.hash_one(key);
         &self.shards[hash as usize & (SHARDS - 1)]
+    }
+}
+
+fn tell_fenced<K, V>(fenced: Option<(K, Arc<Flight<K, V>>)>) {
+    if let Some((_, flight)) = fenced {
+        flight.fenced.notify_one();
     }
 }

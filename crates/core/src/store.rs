@@ -100,9 +100,10 @@ pub trait Store: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<PutOutcome>>> + Send;
 
     /// Invalidates many keys, where what is held is older than `at`: what has that
-    /// very version began when the change was known. What was invalidated at a version, held or not, refuses any put of an older
-    /// one for as long as a load may take. What was removed is not read any
-    /// more; what expired is read back with `fresh_for` at zero.
+    /// very version began when the change was known. What was invalidated at a
+    /// version, held or not, refuses any put of an older one for as long as a load may
+    /// take. What was removed is not read any more; what expired is read back with
+    /// `fresh_for` at zero.
     fn invalidate_many(
         &self,
         keys: &[Key],

@@ -1,13 +1,16 @@
 //! The ear of a fleet.
 
-use std::sync::Weak;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use larder_core::{BusEvent, DynSubscription, Version};
+use futures_util::future::select;
+use larder_core::{BusEvent, BusMessage, DynSubscription, Version};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Shared, is_passing};
+use super::{Member, Shared};
 
 /// Between two attempts to subscribe.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -56,8 +59,18 @@ enum Heed {
     Gone,
 }
 
-/// Hears until the fleet is gone.
-pub(super) async fn listen(fleet: Weak<Shared>, mut ear: Option<Ear>) {
+/// Hears until the fleet is gone, also while the bus says nothing.
+pub(super) async fn listen(
+    fleet: Weak<Shared>,
+    ear: Option<Ear>,
+    mut presence: watch::Receiver<()>,
+) {
+    let listening = std::pin::pin!(hear_on(fleet, ear));
+    let gone = std::pin::pin!(presence.changed());
+    let _ = select(listening, gone).await;
+}
+
+async fn hear_on(fleet: Weak<Shared>, mut ear: Option<Ear>) {
     let heed =
         |event, is_new| fleet.upgrade().map_or(Heed::Gone, |shared| shared.heed(event, is_new));
     loop {
@@ -70,7 +83,7 @@ pub(super) async fn listen(fleet: Weak<Shared>, mut ear: Option<Ear>) {
                 ear = Some(Ear::new(subscription));
                 continue;
             }
-            Err(error) if is_passing(&error) => PAUSE,
+            Err(error) if error.is_retryable() => PAUSE,
             Err(error) => {
                 tracing::error!(%error, "the bus refuses this node; memory is not trusted");
                 PAUSE * 20
@@ -104,9 +117,8 @@ impl Shared {
                 // key's lock is found by the cache that takes the lock afterwards.
                 self.observe(message.version);
                 self.counts.heard.fetch_add(1, Ordering::Relaxed);
-                let about = message.announcement;
-                for member in self.members_of(&about.cache) {
-                    member.hear(&about.change, about.verb, message.version);
+                for member in self.members_of(&message.announcement.cache) {
+                    tell(&member, &message);
                 }
             }
             BusEvent::Current { age, version, .. } => {
@@ -136,5 +148,15 @@ impl Shared {
         for member in self.all_members() {
             member.lose(version);
         }
+    }
+}
+
+/// Keys are read by foreign code: where it panics nobody can say what was touched.
+fn tell(member: &Arc<dyn Member>, message: &BusMessage) {
+    let BusMessage { version, announcement, .. } = message;
+    let hear = || Arc::clone(member).hear(&announcement.change, announcement.verb, *version);
+    if catch_unwind(AssertUnwindSafe(hear)).is_err() {
+        tracing::error!(cache = announcement.cache, "a key of a change could not be read");
+        member.lose(*version);
     }
 }

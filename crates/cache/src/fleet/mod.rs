@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use larder_core::{Announcement, Change, DynBus, Error, ErrorKind, Result, Verb, Version};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 pub use options::FleetOptions;
@@ -101,6 +101,8 @@ struct Shared {
     /// Says that there is something to announce, or that it may succeed now.
     mail: Arc<Notify>,
     counts: Counts,
+    /// Goes with the fleet, which ends what listens for it.
+    presence: watch::Sender<()>,
 }
 
 #[derive(Default)]
@@ -132,13 +134,15 @@ impl Fleet {
             outbox: Mutex::default(),
             mail: Arc::new(Notify::new()),
             counts: Counts::default(),
+            presence: watch::Sender::new(()),
         });
         let ear = match shared.subscribe().await {
             Ok(subscription) => Some(listen::Ear::new(subscription).begin(&shared).await),
-            Err(error) if is_passing(&error) => None,
+            Err(error) if error.is_retryable() => None,
             Err(error) => return Err(error),
         };
-        tokio::spawn(listen::listen(Arc::downgrade(&shared), ear));
+        let presence = shared.presence.subscribe();
+        tokio::spawn(listen::listen(Arc::downgrade(&shared), ear, presence));
         tokio::spawn(outbox::post(Arc::downgrade(&shared), Arc::clone(&shared.mail)));
         Ok(Self(shared))
     }
@@ -180,6 +184,16 @@ impl Fleet {
     /// The highest version heard of.
     pub(crate) fn heard(&self) -> Version {
         self.0.heard()
+    }
+
+    /// For how long what was heard last lets memory be trusted at most.
+    pub(crate) fn staleness_bound(&self) -> Duration {
+        self.0.options.staleness_bound
+    }
+
+    /// How long announcing a change may take.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.0.options.timeout
     }
 
     /// Gives a cache what is heard about it from now on. It holds nothing yet.
@@ -307,11 +321,6 @@ impl Drop for Posted<'_> {
             self.shared.post(announcement);
         }
     }
-}
-
-/// Whether trying again may help.
-fn is_passing(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout)
 }
 
 impl fmt::Debug for Fleet {

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use larder_core::{Announcement, Change, Key, Tag, Verb};
+use larder_core::{Announcement, Change, Error, ErrorKind, Key, Tag, Verb};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::{Shared, is_passing};
+use super::Shared;
 
 /// For how long a change is announced again when the connection is made anew: the
 /// server may lack what an earlier one had acknowledged. Longer than it takes to
@@ -91,6 +91,21 @@ impl Outbox {
         Some(next)
     }
 
+    /// Puts off what is refused until people do something about it behind all others.
+    /// What is refused for what it says, for its size perhaps, is said in fewer words,
+    /// together with what they stand for as well.
+    fn put_off(&mut self, refused: Unsaid, error: &Error) {
+        self.under_way -= 1;
+        if error.kind() != ErrorKind::InvalidInput {
+            return self.unsaid.push_back(refused);
+        }
+        let announcement = whole_cache(refused.announcement);
+        self.unsaid.retain(|Unsaid { announcement: other, .. }| {
+            (&other.cache, other.verb) != (&announcement.cache, announcement.verb)
+        });
+        self.unsaid.push_back(Unsaid { announcement, said: None });
+    }
+
     fn settle(&mut self, unsaid: Unsaid, is_sent: bool) {
         self.under_way -= 1;
         if is_sent {
@@ -109,18 +124,20 @@ pub(super) async fn post(fleet: Weak<Shared>, mail: Arc<Notify>) {
     loop {
         let Some(shared) = fleet.upgrade() else { return };
         let next = shared.outbox.lock().take();
-        let Some(mut next) = next else {
+        let Some(next) = next else {
             drop(shared);
             // A fleet that is gone wakes nobody, so this looks now and then.
             let _ = tokio::time::timeout(LONGEST_PAUSE, mail.notified()).await;
             continue;
         };
         let said = shared.publish(&next.announcement).await;
-        if said.as_ref().is_err_and(|error| !is_passing(error)) {
-            // What is refused for good, for its size perhaps, is said in fewer words.
-            next.announcement.change = Change::All;
+        match &said {
+            Err(error) if !error.is_retryable() => {
+                tracing::warn!(%error, cache = next.announcement.cache, "a change is refused");
+                shared.outbox.lock().put_off(next, error);
+            }
+            said => shared.outbox.lock().settle(next, said.is_ok()),
         }
-        shared.outbox.lock().settle(next, said.is_ok());
         drop(shared);
         if said.is_ok() {
             pause = SHORTEST_PAUSE;

@@ -29,7 +29,7 @@ pub(crate) use caller::Grounds;
 pub(crate) use desk::LeaseDesk;
 pub use desk::LeaseStatistics;
 pub use tier::StoreStatistics;
-pub(crate) use tier::{Memories, StoreTier};
+pub(crate) use tier::{Memories, Read, StoreTier};
 
 /// The tiers below memory, nearest first, and how values become bytes there.
 ///
@@ -137,6 +137,8 @@ pub(crate) struct Lower<K, V> {
     pub(crate) encode: fn(&K) -> Key,
     pub(crate) tiers: Vec<StoreTier>,
     desk: Option<LeaseDesk>,
+    /// How long one call of a store may take.
+    pub(crate) timeout: Duration,
     pub(crate) memory_ttl: Option<Duration>,
 }
 
@@ -185,7 +187,7 @@ impl<K, V: 'static> Lower<K, V> {
             .into_iter()
             .map(|(name, store)| StoreTier::new(name, store, timeout, breaker))
             .collect();
-        Ok(Some(Self { codec, encode, tiers, desk, memory_ttl }))
+        Ok(Some(Self { codec, encode, tiers, desk, timeout, memory_ttl }))
     }
 
     /// Where leases are asked for, if they are.

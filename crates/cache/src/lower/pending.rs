@@ -1,11 +1,14 @@
 //! What a store has not heard of: invalidations that did not reach it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use larder_core::{Key, Mark, Tag, Verb, Version};
 
 /// Beyond so many, one watermark over the whole cache stands for all of them.
 const PENDING_MAX: usize = 65_536;
+
+/// So many of the keys noted last are remembered after they were told.
+const LATEST_MAX: usize = 4096;
 
 /// How many keys a store is told in one call.
 const BATCH_MAX: usize = 4096;
@@ -23,7 +26,16 @@ pub(crate) struct Pending {
     known_from: Option<Version>,
     /// Nothing older is shown any more.
     floor: Version,
+    /// The keys noted last, told since or not: a read that was under way then may
+    /// bring what the store had before.
+    latest: VecDeque<(Key, Version)>,
+    /// How many keys were noted ever.
+    noted: u64,
 }
+
+/// A moment in the life of a store's [`Pending`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Noted(u64);
 
 impl Pending {
     /// Raises what was noted so far above all that the store had.
@@ -51,7 +63,10 @@ impl Pending {
         for key in keys {
             let held = self.keys.entry((key.clone(), verb)).or_default();
             *held = at.max(*held);
+            self.latest.push_back((key.clone(), at));
         }
+        self.noted += keys.len() as u64;
+        self.latest.drain(..self.latest.len().saturating_sub(LATEST_MAX));
         if self.keys.len() > PENDING_MAX {
             let newest = self.keys.values().copied().max().unwrap_or(at);
             self.keys.clear();
@@ -109,6 +124,22 @@ impl Pending {
         }
         let at = |verb| self.keys.get(&(key.clone(), verb)).copied();
         at(Verb::Remove).max(at(Verb::Expire))
+    }
+
+    /// Now.
+    pub(crate) fn now(&self) -> Noted {
+        Noted(self.noted)
+    }
+
+    /// Whether a key of this version was invalidated since, as far as is
+    /// remembered: in doubt, it was.
+    pub(crate) fn was_noted(&self, since: Noted, key: &Key, version: Version) -> bool {
+        let count = self.noted - since.0;
+        if count > self.latest.len() as u64 {
+            return true;
+        }
+        let latest = self.latest.iter().rev().take(count as usize);
+        { latest }.any(|(noted, at)| noted == key && version < *at)
     }
 
     /// The watermarks to be raised.
@@ -186,6 +217,26 @@ mod tests {
         pending.forget_marks(&[mark(7)]);
         pending.forget_keys(&keys, Version::new(5), Verb::Remove);
         assert_eq!((pending.keys(), pending.marks()), (vec![], vec![]));
+    }
+
+    #[test]
+    fn what_was_told_meanwhile_is_remembered_for_those_who_read() {
+        let mut pending = Pending::default();
+        pending.meet(Version::new(1));
+        let (key, other) = (Key::new("a"), Key::new("b"));
+        let before = pending.now();
+        let keys = std::slice::from_ref(&key);
+        pending.add_keys(keys, Version::new(5), Verb::Remove);
+        pending.forget_keys(keys, Version::new(5), Verb::Remove);
+        assert!(!pending.hides(&key, Version::new(4)));
+        assert!(pending.was_noted(before, &key, Version::new(4)));
+        assert!(!pending.was_noted(before, &key, Version::new(5)));
+        assert!(!pending.was_noted(before, &other, Version::new(4)));
+        assert!(!pending.was_noted(pending.now(), &key, Version::new(4)));
+        for number in 0..LATEST_MAX {
+            pending.add_keys(&[Key::new(number.to_string())], Version::new(6), Verb::Remove);
+        }
+        assert!(pending.was_noted(before, &other, Version::new(9)), "too long ago to know");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use larder_core::{Clock, DynStore, Key, Mark, PutCondition, Result, StoredEntry, Verb, Version};
 
 use super::caller::{Caller, Grounds};
-use super::pending::Pending;
+use super::pending::{Noted, Pending};
 use crate::origin::{Breaker, BreakerState};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -34,6 +34,10 @@ pub struct StoreStatistics {
     pub is_behind: bool,
 }
 
+/// What a store has for each key asked, and since when what is invalidated may be
+/// missing in it.
+pub(crate) type Read = (Vec<Option<StoredEntry>>, Noted);
+
 /// A store, and what is known about it.
 pub(crate) struct StoreTier {
     name: String,
@@ -41,6 +45,8 @@ pub(crate) struct StoreTier {
     caller: Caller,
     /// Whether what it remembers of before this process is known.
     is_known: AtomicBool,
+    /// Whether it was asked again once it had to know all of before this process.
+    has_settled: AtomicBool,
     /// What it is being told, or is to be told before it is trusted.
     pending: Mutex<Pending>,
     /// Whether a call that was to tell it something failed.
@@ -69,6 +75,7 @@ impl StoreTier {
             store,
             caller: Caller::new(timeout, breaker),
             is_known: AtomicBool::new(false),
+            has_settled: AtomicBool::new(false),
             pending: Mutex::new(Pending::default()),
             is_behind: AtomicBool::new(false),
             hits: AtomicU64::new(0),
@@ -117,36 +124,60 @@ impl StoreTier {
         Some(())
     }
 
-    /// Reads keys. `None` if the store cannot be asked now. It is met before.
+    /// Asks once more which watermarks the store remembers: it is told of what others
+    /// announce only afterwards. `None` if it cannot be asked now.
+    pub(crate) async fn meet_again(
+        &self,
+        grounds: Grounds<'_>,
+        recall: impl FnOnce(Memories) -> Version,
+    ) -> Option<()> {
+        if !self.has_settled.load(Ordering::Acquire) {
+            let marks = self.call(self.store.marks(), grounds).await?;
+            recall(Memories { marks, newest: Version::ZERO });
+            self.has_settled.store(true, Ordering::Release);
+        }
+        Some(())
+    }
+
+    /// Reads keys, and says since when what is invalidated may be missing in what
+    /// it read. `None` if the store cannot be asked now. It is met before.
     pub(crate) async fn get_many(
         &self,
         keys: &[Key],
         grounds: Grounds<'_>,
         recall: impl FnOnce(Memories) -> Version,
-    ) -> Option<Vec<Option<StoredEntry>>> {
+    ) -> Option<Read> {
         self.meet(grounds, recall).await?;
         // What fails at that is not asked for more: a read waits for it once.
         self.catch_up(grounds).await?;
         // Before the read: what the store is told while it runs is not hidden after it.
-        let hidden: Vec<Option<Version>> = {
+        let (hidden, since): (Vec<Option<Version>>, Noted) = {
             let pending = self.pending.lock();
-            keys.iter().map(|key| pending.hidden(key)).collect()
+            (keys.iter().map(|key| pending.hidden(key)).collect(), pending.now())
         };
         let mut found = self.call(self.store.get_many(keys), grounds).await?;
         if found.len() != keys.len() {
             return None;
         }
-        // After the read: what was invalidated while it ran is hidden, too.
+        // After the read: what was invalidated while it ran is hidden, too, also if
+        // the store was told before the read ended.
         let pending = self.pending.lock();
         for ((key, hidden), found) in keys.iter().zip(hidden).zip(&mut found) {
             let is_hidden = |entry: &StoredEntry| {
-                hidden.is_some_and(|at| entry.version < at) || pending.hides(key, entry.version)
+                hidden.is_some_and(|at| entry.version < at)
+                    || pending.hides(key, entry.version)
+                    || pending.was_noted(since, key, entry.version)
             };
             if found.as_ref().is_some_and(is_hidden) {
                 *found = None;
             }
         }
-        Some(found)
+        Some((found, since))
+    }
+
+    /// Whether what a read brought was invalidated since it began.
+    pub(crate) fn was_overtaken(&self, since: Noted, key: &Key, version: Version) -> bool {
+        self.pending.lock().was_noted(since, key, version)
     }
 
     pub(crate) fn count(&self, is_hit: bool) {

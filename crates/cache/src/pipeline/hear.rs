@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use larder_core::{Change, Key, Mark, Verb, Version};
+use larder_memory::Resident;
 
 use crate::engine::{CacheKey, CacheValue, Engine};
 use crate::fleet::Member;
@@ -34,29 +35,33 @@ impl<K: CacheKey, V: CacheValue> Member for Engine<K, V> {
 }
 
 impl<K: CacheKey, V: CacheValue> Engine<K, V> {
+    /// Hears what other nodes say from now on. What they said before is known to
+    /// stores that follow the bus, and perhaps not yet to others.
+    pub(crate) fn attend_fleet(self: &Arc<Self>) {
+        let Some(seat) = &self.seat else { return };
+        let member: Arc<dyn Member> = Arc::clone(self) as _;
+        seat.fleet.attend(&self.name, Arc::downgrade(&member));
+        if self.lower.as_ref().is_some_and(|lower| lower.tiers_to_tell(true).next().is_some()) {
+            self.doubted_below.fetch_max(seat.fleet.heard().get(), Ordering::AcqRel);
+        }
+    }
+
     fn hear_of_keys(self: Arc<Self>, keys: &[Key], verb: Verb, version: Version) {
         let Some(seat) = &self.seat else { return };
         let decoded: Vec<K> = keys.iter().filter_map(seat.decode).collect();
+        // Whoever announced it may have ended before these stores heard of it. Noted
+        // before memory gives it up: what a read brings meanwhile is found by one of
+        // the two.
+        let tiers = || self.lower.iter().flat_map(|lower| lower.tiers_to_tell(true));
+        let has_to_tell = tiers().next().is_some();
+        tiers().for_each(|tier| tier.invalidate_later(keys, version, verb));
         for key in &decoded {
             self.invalidate_older(key, verb, version);
         }
-        // Whoever announced it may have ended before these stores heard of it.
-        if self.lower.as_ref().is_none_or(|lower| lower.tiers_to_tell(true).next().is_none()) {
-            return;
+        if has_to_tell {
+            let engine = Arc::clone(&self);
+            self.runtime.spawn(async move { engine.catch_stores_up().await });
         }
-        let tiers = self.lower.iter().flat_map(|lower| lower.tiers_to_tell(true));
-        tiers.for_each(|tier| tier.invalidate_later(keys, version, verb));
-        let engine = Arc::clone(&self);
-        self.runtime.spawn(async move {
-            engine.catch_stores_up().await;
-            // What was read there before they knew.
-            for key in &decoded {
-                match verb {
-                    Verb::Expire => engine.expire_in_memory(key),
-                    Verb::Remove => engine.remove_in_memory(key),
-                };
-            }
-        });
     }
 
     fn hear_of_marks(self: Arc<Self>, marks: &[Mark]) {
@@ -71,19 +76,24 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     }
 
     /// Invalidates what is older than a change, and loads that began before it.
-    fn invalidate_older(&self, key: &K, verb: Verb, version: Version) {
+    pub(super) fn invalidate_older(&self, key: &K, verb: Verb, version: Version) {
+        self.reclaim_dead(key, self.clock.now());
+        let take_out = || self.take_out_older(key, verb, version);
+        let _old = self.flights.fence_before(key, version, take_out);
+    }
+
+    /// Takes out what is older than a change, or ends its freshness. Returns it, so
+    /// that it is dropped only after the lock under which this runs.
+    fn take_out_older(&self, key: &K, verb: Verb, version: Version) -> Option<Resident<K, V>> {
         let now = self.clock.now();
-        self.reclaim_dead(key, now);
-        let _old = self.flights.fence_before(key, version, || {
-            let held = self.memory.peek(key, now)?;
-            if held.entry().version >= version {
-                return None;
-            }
-            match verb {
-                Verb::Expire => self.memory.expire(key, now),
-                Verb::Remove => self.memory.remove(key),
-            };
-            Some(held)
-        });
+        let held = self.memory.peek(key, now)?;
+        if held.entry().version >= version {
+            return None;
+        }
+        match verb {
+            Verb::Expire => self.memory.expire(key, now),
+            Verb::Remove => self.memory.remove(key),
+        };
+        Some(held)
     }
 }

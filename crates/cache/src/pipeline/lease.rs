@@ -1,8 +1,10 @@
 //! Loads of what no store has, by one node at a time for each key (R2).
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::{Either, join_all, select};
 use larder_core::{Error, ErrorKind, Key, LeaseToken};
 
 use super::load::Source;
@@ -94,9 +96,21 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         place: Option<Permit>,
     ) {
         let Granted { flights, leases } = granted;
-        let cold = self.consult(lower, &flights).await;
-        if !cold.is_empty() {
-            self.load_from(source, &cold, place).await;
+        let load = async {
+            let cold = self.consult(lower, &flights).await;
+            if !cold.is_empty() {
+                self.load_from(source, &cold, place).await;
+            }
+        };
+        // Whoever comes after an invalidation waits for no load that began before it.
+        let give_up = async |flight: &Arc<Flight<K, V>>, lease: &(Key, LeaseToken)| {
+            flight.fenced().await;
+            desk.release(std::slice::from_ref(lease), self.grounds()).await;
+        };
+        let given_up =
+            join_all(flights.iter().zip(&leases).map(|(flight, lease)| give_up(flight, lease)));
+        if let Either::Right((_, load)) = select(pin!(load), pin!(given_up)).await {
+            return load.await;
         }
         desk.release(&leases, self.grounds()).await;
     }

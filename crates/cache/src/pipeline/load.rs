@@ -127,6 +127,8 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             let land = || self.land(flight, answer, read_at, cost, end);
             match catch_unwind(AssertUnwindSafe(land)) {
                 Ok(Aftermath::Fill(fill)) => fills.push(fill),
+                // What is told of nothing refuses what comes with the same number.
+                Ok(Aftermath::Forget) if flight.is_vacant_below() => {}
                 Ok(Aftermath::Forget) => forgotten.push(flight),
                 Ok(Aftermath::Nothing) => {}
                 Err(_) if flight.has_landed() => {}

@@ -257,8 +257,23 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             let cause = if held.is_some() { LoadCause::Revalidation } else { LoadCause::Miss };
             Ok::<_, Infallible>(self.flight(key.clone(), cause, held, terms.clone()))
         };
-        let Ok(boarded) = self.flights.board(key, fresh, begin);
-        boarded
+        loop {
+            let Ok(boarded) = self.flights.board(key, fresh, begin);
+            match boarded {
+                // It is for those who wait already.
+                Boarded::Joined(flight) if self.may_be_behind(&flight, now) => {
+                    self.flights.fence_one(&flight);
+                }
+                boarded => return boarded,
+            }
+        }
+    }
+
+    /// Whether a load may bring what was invalidated longer ago than a node may be
+    /// behind: nobody who is not heard of takes it out of the table.
+    fn may_be_behind(&self, flight: &Flight<K, V>, now: Moment) -> bool {
+        let Some(seat) = &self.seat else { return false };
+        !self.trusts_memory(now) && flight.began_at + seat.fleet.staleness_bound() < now
     }
 
     pub(super) fn flight(
@@ -269,8 +284,9 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         terms: Terms,
     ) -> Flight<K, V> {
         let begun = self.begin_version();
-        let deadline = self.clock.precise_now() + self.policy.load().hard_timeout;
-        Flight::new(key, begun, cause, deadline, held, terms)
+        let began_at = self.clock.precise_now();
+        let deadline = began_at + self.policy.load().hard_timeout;
+        Flight::new(key, begun, cause, began_at, deadline, held, terms)
     }
 
     /// Waits until the flight lands, the soft timeout passes with a stale answer

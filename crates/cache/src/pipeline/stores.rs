@@ -10,7 +10,7 @@ use super::land::limited;
 use crate::engine::{CacheKey, CacheValue, Engine};
 use crate::flight::{Flight, Landing};
 use crate::hit::{Held, Tier};
-use crate::lower::{Grounds, Lower, Memories};
+use crate::lower::{Grounds, Lower, Memories, Read, StoreTier};
 use crate::policy::{Limits, limits_below_stores};
 
 /// An entry on its way into the stores: what is in memory, and until when it
@@ -34,13 +34,16 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         if !self.policy.load().class.may_be_cached() {
             return rest;
         }
+        flights.iter().for_each(|flight| flight.note_below(true));
         for (place, tier) in lower.tiers.iter().enumerate() {
             if rest.is_empty() {
                 break;
             }
             let keys: Vec<Key> = rest.iter().map(|flight| (lower.encode)(&flight.key)).collect();
-            let found = tier.get_many(&keys, self.grounds(), |past| self.recall(&past)).await;
-            let Some(found) = found else { continue };
+            let Some((found, since)) = self.read_below(tier, &keys).await else {
+                rest.iter().for_each(|flight| flight.note_below(false));
+                continue;
+            };
             let mut answered = Vec::new();
             let mut missing = Vec::new();
             for ((flight, key), found) in rest.into_iter().zip(keys).zip(found) {
@@ -48,8 +51,20 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
                     found.as_ref().is_some_and(|found| self.adopt(lower, &flight, found, place));
                 tier.count(is_hit);
                 match found {
-                    Some(found) if is_hit => answered.push((key, found)),
-                    _ => missing.push(flight),
+                    Some(found) if is_hit => {
+                        // Noted before it is taken out of memory: either this sees the note,
+                        // or whoever made it finds what was kept here.
+                        if tier.was_overtaken(since, &key, found.version) {
+                            self.invalidate_older(&flight.key, Verb::Remove, found.version.above());
+                        } else {
+                            answered.push((key, found));
+                        }
+                    }
+                    Some(_) => {
+                        flight.note_below(false);
+                        missing.push(flight);
+                    }
+                    None => missing.push(flight),
                 }
             }
             rest = missing;
@@ -58,6 +73,19 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
                 .await;
         }
         rest
+    }
+
+    /// Reads keys. `None` if the store cannot be asked now.
+    async fn read_below(&self, tier: &StoreTier, keys: &[Key]) -> Option<Read> {
+        if self.hears_before(tier) && self.clock.precise_now() >= self.settles_at {
+            tier.meet_again(self.grounds(), |past| self.recall(&past)).await?;
+        }
+        tier.get_many(keys, self.grounds(), |past| self.recall(&past)).await
+    }
+
+    /// Whether nodes hear of a change before this store is told of it.
+    fn hears_before(&self, tier: &StoreTier) -> bool {
+        self.seat.is_some() && !tier.follows_bus()
     }
 
     /// Gives what a store has to those who wait, if it may still be given, and
@@ -86,8 +114,12 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         if !class.may_leave_process() || is_overtaken || self.is_invalidated(&entry) {
             return false;
         }
-        let (limits, due_at) =
+        let (mut limits, due_at) =
             limits_below_stores(&policy, &entry, stored.age, now, lower.memory_ttl);
+        if self.hears_before(&lower.tiers[place]) && now < self.settles_at {
+            // It may have been invalidated before this node listened.
+            limits = limits.at_most(self.settles_at);
+        }
         // What is due for a refresh ahead of its expiry is no answer to one, unless
         // somebody else has refreshed it.
         let is_news = flight.cause != LoadCause::RefreshAhead

@@ -23,11 +23,11 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     /// Puts a value into memory and the stores. A load under way does not overwrite
     /// it.
     pub(crate) async fn put(&self, key: &K, value: V, terms: &PutTerms) -> Result<Version> {
-        self.meet_stores().await;
         let announced = match &self.seat {
             Some(seat) => Some(self.announce_key(seat, key, Verb::Remove).await),
             None => None,
         };
+        self.meet_stores().await;
         let outcome = match &announced {
             Some(Announced { outcome: Err(error), .. }) => Err(error.clone()),
             _ => Ok(()),
@@ -42,7 +42,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             Ok((version, None)) => outcome.map(|()| version),
             Ok((version, Some(fill))) => {
                 self.fill(vec![fill]).await;
-                self.take_out_older(key, version);
+                self.take_out_overtaken(key, version);
                 outcome.map(|()| version)
             }
             Err(error) => {
@@ -54,7 +54,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
 
     /// Takes out what was read below before the stores had a put that memory did
     /// not keep.
-    fn take_out_older(&self, key: &K, version: Version) {
+    fn take_out_overtaken(&self, key: &K, version: Version) {
         let now = self.clock.now();
         let held = || self.memory.peek(key, now);
         if held().is_some_and(|held| held.entry().version >= version) {
@@ -171,8 +171,9 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     async fn tell_of_key(&self, key: &K, verb: Verb) -> Result<()> {
         let (at, outcome) = match &self.seat {
             Some(seat) => {
-                self.meet_stores().await;
+                // First: from then on it is announced also if this call is dropped.
                 let Announced { version, outcome } = self.announce_key(seat, key, verb).await;
+                self.meet_stores().await;
                 (version, outcome)
             }
             None if self.lower.is_some() => {
@@ -267,16 +268,19 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
 
     /// Raises a watermark everywhere, over a tag or over all there is.
     async fn raise(&self, tag: Option<&Tag>, verb: Verb) -> Result<Version> {
-        self.meet_stores().await;
         let Announced { version, outcome } = match &self.seat {
             Some(seat) => {
                 let change = tag.map_or(Change::All, |tag| Change::Tags(vec![tag.clone()]));
                 seat.announce(&self.name, change, verb).await
             }
-            None => Announced { version: self.memory.versions().next(), outcome: Ok(()) },
+            None => {
+                self.meet_stores().await;
+                Announced { version: self.memory.versions().next(), outcome: Ok(()) }
+            }
         };
         let mark = Mark { tag: tag.cloned(), verb, version };
         self.raise_in_memory(&mark);
+        self.meet_stores().await;
         self.mark_stores(&mark, self.seat.is_some() && outcome.is_ok()).await;
         outcome.map(|()| version)
     }

@@ -435,3 +435,121 @@ async fn options_that_cannot_work_are_refused() {
         .expect_err("it misses what others change while it is down");
     assert!(local.to_string().contains("that the nodes share"), "{local}");
 }
+
+/// A store that does not follow the bus is told after the bus: whoever starts in
+/// between hears nothing of the change, and finds in the store what it touched.
+#[tokio::test]
+async fn a_node_that_starts_before_the_store_is_told_keeps_nothing_for_long() {
+    let mut nodes = Nodes::sharing(1, plain()).await;
+    nodes.warm(1).await;
+    let store = nodes.store.clone().expect("it is shared");
+    let gate = Gate::new();
+    // The call of whoever announces, and that of whoever hears.
+    store.script([StoreFault::Held(gate.clone()), StoreFault::Held(gate.clone())]);
+    nodes.origin.set(ann(), 2);
+    let users = nodes.node(0).world.users.clone();
+    let removal = tokio::spawn(async move { users.remove(&ann()).await });
+    gate.wait_for_arrivals(2).await;
+    nodes.start().await;
+    let late = nodes.node(1);
+    assert_eq!(late.world.read().await, Some(1), "the store has it still");
+    gate.open();
+    removal.await.expect("it ends").expect("it is announced");
+    let acknowledged = tokio::time::Instant::now();
+    late.comes_to(|hit| hit.into_value() == Some(2)).await;
+    let behind = acknowledged.elapsed();
+    assert!(behind < Duration::from_secs(3), "{behind:?}");
+}
+
+/// The same of watermarks: who starts reads them before they are raised.
+#[tokio::test]
+async fn a_node_that_starts_before_a_watermark_is_raised_hears_of_it() {
+    let mut nodes = Nodes::sharing(1, plain()).await;
+    nodes.node(0).world.users.put(&ann(), 1).tags(["people"]).await.expect("it is announced");
+    let store = nodes.store.clone().expect("it is shared");
+    nodes.node(0).heard(|statistics| statistics.heard == 1).await;
+    nodes.warm(1).await;
+    let gate = Gate::new();
+    store.script([StoreFault::Held(gate.clone()), StoreFault::Held(gate.clone())]);
+    nodes.origin.set(ann(), 2);
+    let users = nodes.node(0).world.users.clone();
+    let removal = tokio::spawn(async move { users.remove_tag("people").await });
+    gate.wait_for_arrivals(2).await;
+    nodes.start().await;
+    let late = nodes.node(1);
+    assert_eq!(late.world.read().await, Some(1), "nobody says that it is not valid");
+    gate.open();
+    removal.await.expect("it ends").expect("it is announced");
+    let acknowledged = tokio::time::Instant::now();
+    late.comes_to(|hit| hit.into_value() == Some(2)).await;
+    let behind = acknowledged.elapsed();
+    assert!(behind < Duration::from_secs(3), "{behind:?}");
+}
+
+/// Who comes later does not get what was read before, although nobody says that
+/// it was invalidated.
+#[tokio::test]
+async fn without_a_sign_of_life_no_load_of_before_is_joined() {
+    let nodes = Nodes::new(2, plain()).await;
+    let [one, two] = [nodes.node(0), nodes.node(1)];
+    let gate = Gate::new();
+    nodes.origin.script([Answer::Truth.held_at(&gate)]);
+    two.bus.stall();
+    let users = two.world.users.clone();
+    let first = tokio::spawn(async move { users.get_or_load(&ann()).await });
+    gate.wait_for_arrivals(1).await;
+    nodes.origin.set(ann(), 2);
+    one.world.users.remove(&ann()).await.expect("it is announced");
+    // Longer than the staleness bound of one second.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let users = two.world.users.clone();
+    let late = tokio::spawn(async move { users.get_or_load(&ann()).await });
+    let late = tokio::time::timeout(Duration::from_secs(2), late).await;
+    gate.open();
+    let late = late.expect("it waits for no load of before").expect("it ends");
+    assert_eq!(late.expect("it is answered").into_value(), Some(2));
+    first.await.expect("it ends").expect("it is answered");
+}
+
+#[tokio::test]
+async fn what_is_put_stays_in_memory_although_the_store_is_told_of_it_later() {
+    let nodes = Nodes::sharing(1, plain()).await;
+    let one = nodes.node(0);
+    let store = nodes.store.as_ref().expect("it is shared");
+    for round in 1..20 {
+        let before = store.calls_count();
+        one.world.users.put(&ann(), round).await.expect("it is announced");
+        // The put, and the change that this node hears of as well.
+        while store.calls_count() < before + 2 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        assert_eq!(one.peek(), Some(round));
+    }
+}
+
+/// Not even a store that takes its time to say what it remembers comes first.
+#[tokio::test]
+async fn a_change_that_is_dropped_while_the_store_is_met_is_announced_all_the_same() {
+    for way in 0..3 {
+        let mut nodes = Nodes::sharing(1, plain()).await;
+        nodes.warm(1).await;
+        nodes.start().await;
+        let store = nodes.store.as_ref().expect("it is shared");
+        let gate = Gate::new();
+        store.script([StoreFault::Held(gate.clone())]);
+        nodes.origin.set(ann(), 2);
+        let users = nodes.node(1).world.users.clone();
+        let change = tokio::spawn(async move {
+            match way {
+                0 => users.remove(&ann()).await.map(|_| ()),
+                1 => users.clear().await.map(|_| ()),
+                _ => users.put(&ann(), 2).await.map(|_| ()),
+            }
+        });
+        gate.wait_for_arrivals(1).await;
+        change.abort();
+        gate.open();
+        nodes.node(0).comes_to(|hit| hit.into_value() == Some(2)).await;
+    }
+}

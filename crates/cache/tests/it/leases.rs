@@ -203,3 +203,32 @@ async fn a_lease_without_a_store_to_share_is_refused() {
     let error = Cache::<String, i64>::builder("user").stores(stores).build().expect_err("no use");
     assert!(error.to_string().contains("join a fleet"), "{error}");
 }
+
+#[tokio::test]
+async fn a_load_whose_answer_will_not_be_kept_holds_up_nobody() {
+    let nodes = nodes(2, plain()).await;
+    for reader in [0, 1] {
+        let gate = Gate::new();
+        nodes.origin.script([Answer::Truth.held_at(&gate)]);
+        let users = nodes.caches[0].clone();
+        let doomed = tokio::spawn(async move { users.get_or_load(&ann()).await });
+        gate.wait_for_arrivals(1).await;
+        nodes.caches[0].remove(&ann()).await.expect("it is announced");
+        let start = Instant::now();
+        let hit = nodes.caches[reader].get_or_load(&ann()).await.expect("it is loaded");
+        assert_eq!(hit.value(), Some(&1));
+        assert!(start.elapsed() < Duration::from_secs(1), "{reader}: {:?}", start.elapsed());
+        gate.open();
+        doomed.await.expect("it ends").expect("it is answered");
+        nodes.caches[0].remove(&ann()).await.expect("it is announced");
+    }
+}
+
+#[tokio::test]
+async fn what_was_not_to_be_kept_once_may_be_kept_later() {
+    let nodes = nodes(1, plain()).await;
+    let uncacheable = || async { Ok::<_, std::io::Error>(larder::Loaded::dont_cache(5)) };
+    nodes.caches[0].get_or_load_with(&ann(), uncacheable).await.expect("it is loaded");
+    nodes.read(1).await;
+    assert_eq!(nodes.store.entries_count(), 1);
+}

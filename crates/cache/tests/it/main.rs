@@ -8,6 +8,7 @@ mod early_refresh;
 mod events;
 mod fences;
 mod fleet;
+mod fleet_adrift;
 mod freshness;
 mod leases;
 mod shutdown;
