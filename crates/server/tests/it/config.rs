@@ -278,6 +278,20 @@ value_size_max = "1GiB"
 }
 
 #[test]
+fn an_idle_ttl_and_a_tier_contradict_each_other() {
+    let caches = "[caches.a]\ntable = \"a\"\nidle_ttl = \"10s\"\n\n[caches.b]\ntable = \"b\"\n\n\
+                  [caches.c]\ntable = \"c\"\nidle_ttl = \"10s\"\nclass = \"preference\"\n";
+    let text =
+        format!("[redis]\nurl = \"redis://a\"\n\n[origins.o]\nurl = \"sqlite:o\"\n\n{caches}");
+    insta::assert_snapshot!(check(&text));
+    insta::assert_snapshot!(check(&format!("{text}\n[defaults]\nidle_ttl = \"20s\"\n")));
+    let on_disk = text.replace("[redis]\nurl = \"redis://a\"", "[disk]\ndirectory = \"x\"");
+    assert!(check(&on_disk).contains("[disk] would go on"), "{}", check(&on_disk));
+    let bus_only = text.replace("redis://a\"", "redis://a\"\nentries = false");
+    assert_eq!(check(&bus_only), "");
+}
+
+#[test]
 fn mistakes_in_memcached() {
     let redis = "[redis]\nurl = \"redis://a\"\n";
     insta::assert_snapshot!(check("[memcached]\nservers = [\"a\"]\n"));

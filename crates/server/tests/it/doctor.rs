@@ -1,7 +1,9 @@
 //! `larder doctor` against real servers: sound ones, and each kind of trouble.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
+use larder_testkit::certificates::Authority;
 use larder_testkit::memcached::Memcached;
 use larder_testkit::redis::{Cluster, RedisOptions, RedisServer, Sentinel};
 use serde_json::Value;
@@ -183,6 +185,36 @@ async fn servers_that_are_down_are_told() {
         assert!(failure["remedy"].is_string(), "{failure}");
     }
     assert_eq!(found(&findings, "database", "reachable")["level"], "fine");
+}
+
+#[tokio::test]
+async fn servers_that_stand_still_are_told_in_good_time() {
+    let (redis, memcached) = (RedisServer::start(), Memcached::start());
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = tiers(directory.path(), &redis, &memcached).await;
+    redis.pause();
+    memcached.pause();
+    let began = Instant::now();
+    let (findings, is_healthy) = findings(&path);
+    assert!(began.elapsed() < Duration::from_secs(30), "it took {:?}", began.elapsed());
+    assert!(!is_healthy);
+    for (tier, check) in [("redis", "reachable"), ("memcached", "connection")] {
+        assert_eq!(found(&findings, tier, check)["level"], "failure", "{findings:#?}");
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_that_nobody_trusts_is_a_failure_with_a_remedy() {
+    let redis = RedisServer::launch(&RedisOptions::with_tls(&Authority::new()));
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let section = format!("[redis]\nurl = \"rediss://{}\"\n", redis.address());
+    let path = config_with(directory.path(), &section).await;
+    let (findings, is_healthy) = findings(&path);
+    assert!(!is_healthy);
+    let failure = found(&findings, "redis", "reachable");
+    let text = |name: &str| failure[name].as_str().expect("a text").to_owned();
+    assert!(text("message").contains("certificate"), "{failure}");
+    assert!(text("remedy").contains("ca_file"), "{failure}");
 }
 
 #[tokio::test]

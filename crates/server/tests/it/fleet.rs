@@ -264,6 +264,9 @@ async fn a_server_that_starts_again_is_warm_and_serves_nothing_that_was_removed_
     for key in ["album:7", "album:8", "artist:3"] {
         get(&mut nodes[1], key).await.expect("it is there");
     }
+    // Stores are filled behind the answer.
+    let fills = "larder_store_fills_total{cache=\"artist\",store=\"redis\"}";
+    servers.running[1].wait_for_metric(fills, 1.0).await;
     let mut stopped = servers.running.pop().expect("there are two");
     stopped.signal("KILL");
     stopped.wait();
@@ -406,6 +409,9 @@ async fn servers_with_another_query_have_other_entries_and_hear_of_the_same_chan
     for (node, start) in nodes.iter_mut().zip([old, new]) {
         let list = get(node, "artist:3:albums").await.expect("it is there");
         assert!(list.contains(start) && list.contains("Kind of Blue"), "{list}");
+        // The store is filled behind the answer.
+        let fills = "larder_store_fills_total{cache=\"albums_of_artist\",store=\"redis\"}";
+        servers.running[0].wait_for_metric(fills, 1.0).await;
     }
     servers.rename_album("So What").await;
     let words = ["LARDER.REMOVE", "KEY", "artist:3:albums"];

@@ -7,7 +7,7 @@ use larder_memcached::ServerAddress;
 use larder_redis::CONNECTIONS_LIMIT;
 
 use super::Checker;
-use crate::config::policy::without_remedy;
+use crate::config::policy::{self, without_remedy};
 use crate::config::{
     ByteSize, DurationText, MemcachedTierOptions, RedisTierOptions, RedisTopology,
 };
@@ -23,6 +23,43 @@ pub(super) fn check(checker: &mut Checker<'_>) {
     redis(checker, &config.redis);
     memcached(checker, &config.memcached);
     combinations(checker);
+    idle_entries(checker);
+}
+
+/// An entry that nobody asks for ends in memory only: tiers below do not know who
+/// asked.
+fn idle_entries(checker: &mut Checker<'_>) {
+    let config = &checker.parsed.config;
+    let keeps_entries = config.redis.entries.unwrap_or(true) || config.memcached.is_set();
+    let tier = match (config.redis.is_set() && keeps_entries, &config.disk.directory) {
+        (true, _) => "[redis]",
+        (false, Some(_)) => "[disk]",
+        (false, None) => return,
+    };
+    let names = config.caches.iter().filter(|(_, options)| options.enabled != Some(false));
+    let names: Vec<_> = names.map(|(name, _)| Some(name.as_str())).chain([None]).collect();
+    for name in names {
+        let effective = policy::resolve(config, name, None);
+        let idle = effective.options().idle_ttl.and_then(|idle| idle.0);
+        if idle.is_none() || !effective.class().may_leave_process() {
+            continue;
+        }
+        let path = match name {
+            Some(name) if checker.is_set(&["caches", name, "idle_ttl"]) => {
+                vec!["caches", name, "idle_ttl"]
+            }
+            // Told once, with the defaults.
+            Some(_) => continue,
+            None => vec!["defaults", "idle_ttl"],
+        };
+        checker.error(
+            &path,
+            format!(
+                "idle_ttl holds in memory alone: {tier} would go on serving what nobody asked for"
+            ),
+            "leave idle_ttl out and let ttl or max_age end entries, which hold in tiers, too",
+        );
+    }
 }
 
 /// Which tiers go together.
