@@ -364,6 +364,30 @@ async fn a_redis_that_stands_still_costs_time_and_no_error() {
 }
 
 #[tokio::test]
+async fn a_server_that_was_stopped_serves_nothing_of_before() {
+    // Longer than the bound, and than every lease of this cache.
+    const STOPPED: Duration = Duration::from_secs(4);
+    let redis = RedisServer::start();
+    let servers = Servers::start(2, &(redis_section(&redis) + "staleness_bound = \"1s\"\n")).await;
+    let mut nodes = servers.connections().await;
+    for round in 0..2 {
+        for node in &mut nodes {
+            get(node, "album:7").await.expect("it is there");
+        }
+        servers.running[1].signal("STOP");
+        let title = format!("Take {round}");
+        servers.rename_album(&title).await;
+        tell(&mut nodes[0], &["LARDER.REMOVE", "KEY", "album:7"]).await.expect("it is announced");
+        // Read meanwhile, so that the store has the new one.
+        wait_for(&mut nodes[0], "album:7", &title).await;
+        tokio::time::sleep(STOPPED).await;
+        servers.running[1].signal("CONT");
+        let answer = get(&mut nodes[1], "album:7").await.expect("it is there");
+        assert!(answer.contains(&title), "{answer} is what it had before");
+    }
+}
+
+#[tokio::test]
 async fn without_memcached_changes_are_heard_and_it_is_told_what_it_missed() {
     let (redis, memcached) = (RedisServer::start(), Memcached::start());
     let section = format!("\n[memcached]\nservers = [\"{}\"]\n", memcached.address());

@@ -43,6 +43,38 @@ async fn three_servers_with_many_clients_load_a_cold_key_once() {
     assert_eq!(servers.loads("slow").await, 1.0);
 }
 
+/// Rows of any number, which a query makes up.
+const NUMBERS: &str = r#"
+[caches.number]
+key = "number:{id}"
+query = "SELECT :id AS id, 2 * :id AS twice"
+types = { id = "integer" }
+"#;
+
+#[tokio::test]
+async fn three_servers_load_a_thousand_cold_keys_once_each() {
+    const KEYS: usize = 1000;
+    const BATCH: usize = 50;
+    let redis = RedisServer::start();
+    let servers = Servers::start(3, &(redis_section(&redis) + NUMBERS)).await;
+    let mut clients = JoinSet::new();
+    for (number, server) in servers.running.iter().enumerate() {
+        let mut redis = server.redis().await;
+        // Each begins elsewhere, so that each leads and follows.
+        let mut keys: Vec<String> = (0..KEYS).map(|id| format!("number:{id}")).collect();
+        keys.rotate_left(number * KEYS / 3);
+        clients.spawn(async move {
+            for batch in keys.chunks(BATCH) {
+                let rows: Vec<Option<String>> =
+                    redis::cmd("MGET").arg(batch).query_async(&mut redis).await.expect("rows");
+                assert!(rows.iter().all(Option::is_some), "{rows:?}");
+            }
+        });
+    }
+    clients.join_all().await;
+    assert_eq!(servers.loads("number").await, KEYS as f64);
+}
+
 #[tokio::test]
 async fn a_server_that_dies_with_a_load_costs_the_others_its_lease_and_no_error() {
     let redis = RedisServer::start();
