@@ -1,6 +1,7 @@
 //! Many nodes over one Redis while its network, its servers and its history fail:
 //! no read is staler than the bound, and all agree with the origin soon after.
 
+mod cluster;
 mod costs;
 mod faults;
 mod nodes;

@@ -10,10 +10,10 @@ use larder::{
     Cache, Clock, Fleet, FleetOptions, JsonCodec, LoadContext, Loaded, Memory, Origin, Policy,
     Result, Stores, Tier,
 };
-use larder_redis::{RedisOptions, RedisTier};
+use larder_redis::{RedisOptions, RedisTier, Topology};
 use larder_testkit::history::History;
 use larder_testkit::proxy::FaultProxy;
-use larder_testkit::redis::{RedisServer, Replicated};
+use larder_testkit::redis::{Cluster, RedisServer, Replicated};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -44,7 +44,8 @@ impl Origin<u64, u64> for Truth {
 }
 
 struct Node {
-    proxy: FaultProxy,
+    /// What is between it and a Redis that stands alone.
+    proxy: Option<FaultProxy>,
     fleet: Fleet,
     cache: Cache<u64, u64>,
 }
@@ -84,9 +85,14 @@ struct Counts {
     staleness_max_nanos: AtomicU64,
 }
 
+/// What the nodes share.
+enum Servers {
+    Replicated { servers: Replicated, primary: usize },
+    Cluster(Cluster),
+}
+
 pub(super) struct Nodes {
-    redis: Replicated,
-    primary: usize,
+    servers: Servers,
     nodes: Vec<Arc<Node>>,
     truth: Truth,
     history: History<u64, u64>,
@@ -111,27 +117,73 @@ impl Load {
 }
 
 impl Nodes {
+    /// Over a primary with a replica, each node behind a proxy of its own.
     pub(super) async fn start(seed: u64, bound: Duration) -> Self {
-        let redis = Replicated::start(1);
-        let truth = Truth::default();
-        let mut nodes = Vec::new();
+        let servers = Replicated::start(1);
+        let (truth, mut nodes) = (Truth::default(), Vec::new());
         for number in 0..NODES {
             let seed = seed * NODES as u64 + number as u64;
-            let proxy = FaultProxy::start_with_seed(redis.servers()[0].address(), seed);
-            nodes.push(Arc::new(node(proxy, &truth, bound).await));
+            let proxy = FaultProxy::start_with_seed(servers.servers()[0].address(), seed);
+            let options = RedisOptions::new(format!("redis://{}", proxy.address()));
+            nodes.push(node(Some(proxy), options, &truth, bound).await);
         }
+        Self::of(Servers::Replicated { servers, primary: 0 }, nodes, truth)
+    }
+
+    /// Over a cluster of three primaries and their replicas.
+    pub(super) async fn start_over_cluster(bound: Duration) -> Self {
+        let servers = Cluster::start();
+        let addresses = servers.addresses();
+        let (truth, mut nodes) = (Truth::default(), Vec::new());
+        for _ in 0..NODES {
+            let mut options = RedisOptions::new(format!("redis://{}", addresses[0]));
+            options.urls = addresses.iter().map(|at| format!("redis://{at}")).collect();
+            options.topology = Topology::Cluster;
+            nodes.push(node(None, options, &truth, bound).await);
+        }
+        Self::of(Servers::Cluster(servers), nodes, truth)
+    }
+
+    fn of(servers: Servers, nodes: Vec<Node>, truth: Truth) -> Self {
         let history = History::new(Clock::monotonic());
         (0..KEYS).for_each(|key| history.begin_write(key, 0).committed());
-        let acknowledged = Arc::default();
-        Self { redis, primary: 0, nodes, truth, history, acknowledged, counts: Arc::default() }
+        Self {
+            servers,
+            nodes: nodes.into_iter().map(Arc::new).collect(),
+            truth,
+            history,
+            acknowledged: Arc::default(),
+            counts: Arc::default(),
+        }
     }
 
     pub(super) fn proxy(&self, node: usize) -> &FaultProxy {
-        &self.nodes[node].proxy
+        self.nodes[node].proxy.as_ref().expect("there is none before a cluster")
     }
 
     pub(super) fn primary(&self) -> &RedisServer {
-        &self.redis.servers()[self.primary]
+        let Servers::Replicated { servers, primary } = &self.servers else {
+            panic!("a cluster has more than one")
+        };
+        &servers.servers()[*primary]
+    }
+
+    pub(super) fn cluster(&self) -> &Cluster {
+        let Servers::Cluster(cluster) = &self.servers else { panic!("there is none") };
+        cluster
+    }
+
+    /// Waits until a change can be announced by every node; returns how long that
+    /// took.
+    pub(super) async fn can_announce(&self) -> Duration {
+        let began = Instant::now();
+        for node in &self.nodes {
+            while node.cache.remove(&KEYS).await.is_err() {
+                assert!(began.elapsed() < Duration::from_secs(60), "it cannot be announced");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        began.elapsed()
     }
 
     /// The key of the bus' stream.
@@ -141,18 +193,21 @@ impl Nodes {
     }
 
     pub(super) fn hold_replica_back(&mut self) {
-        self.redis.hold_back(0);
+        if let Servers::Replicated { servers, .. } = &self.servers {
+            servers.hold_back(0);
+        }
     }
 
     /// The replica becomes the primary; the old one is gone.
     pub(super) fn fail_over(&mut self) {
-        self.redis.servers()[0].kill();
-        self.redis.promote(1);
-        self.primary = 1;
-        let address = self.redis.servers()[1].address();
-        for node in &self.nodes {
-            node.proxy.lead_to(address);
-            node.proxy.all().reset();
+        let Servers::Replicated { servers, primary } = &mut self.servers else { return };
+        servers.servers()[0].kill();
+        servers.promote(1);
+        *primary = 1;
+        let address = servers.servers()[1].address();
+        for proxy in self.nodes.iter().filter_map(|node| node.proxy.as_ref()) {
+            proxy.lead_to(address);
+            proxy.all().reset();
         }
     }
 
@@ -246,10 +301,14 @@ impl Nodes {
                 let value = truth.get(key) + 1;
                 let write = history.begin_write(key, value);
                 truth.set(key, value);
-                if node.cache.remove(&key).await.is_ok() {
-                    write.committed();
-                    let now = Instant::now();
-                    acknowledged.lock().expect("nobody panicked").insert(key, (value, now));
+                match node.cache.remove(&key).await {
+                    Ok(_) => {
+                        write.committed();
+                        let now = Instant::now();
+                        acknowledged.lock().expect("nobody panicked").insert(key, (value, now));
+                    }
+                    // It will be announced. Nothing else is a reason not to.
+                    Err(error) => assert!(error.is_retryable(), "{error}"),
                 }
                 tokio::time::sleep(Duration::from_millis(random.u64(10..40))).await;
             }
@@ -271,8 +330,7 @@ impl Nodes {
                     assert!(
                         Instant::now() < deadline,
                         "{fault}: node {number} says {value:?} of {key}, the origin {expected}: \
-                         {answer:?}; {:?} {:?}",
-                        self.nodes[1].proxy.connections(),
+                         {answer:?}; {:?}",
                         fleets.collect::<Vec<_>>()
                     );
                     tokio::time::sleep(Duration::from_millis(20)).await;
@@ -286,8 +344,12 @@ fn random(seed: u64, task: usize) -> fastrand::Rng {
     fastrand::Rng::with_seed((seed << 16) | task as u64)
 }
 
-async fn node(proxy: FaultProxy, truth: &Truth, bound: Duration) -> Node {
-    let mut options = RedisOptions::new(format!("redis://{}", proxy.address()));
+async fn node(
+    proxy: Option<FaultProxy>,
+    mut options: RedisOptions,
+    truth: &Truth,
+    bound: Duration,
+) -> Node {
     options.response_timeout = Duration::from_millis(500);
     options.heartbeat = Duration::from_millis(250);
     let tier = RedisTier::connect(options).await.expect("Redis is there");
