@@ -6,7 +6,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use larder_testkit::certificates::Authority;
+use larder_testkit::fleet::shift_wall_clock;
 use larder_testkit::memcached::Memcached;
+use larder_testkit::proxy::{Direction, FaultProxy};
 use larder_testkit::redis::{
     AfterRestart, Cluster, RedisOptions, RedisServer, SENTINEL_NAME, Sentinel,
 };
@@ -384,6 +386,58 @@ async fn a_server_that_was_stopped_serves_nothing_of_before() {
         servers.running[1].signal("CONT");
         let answer = get(&mut nodes[1], "album:7").await.expect("it is there");
         assert!(answer.contains(&title), "{answer} is what it had before");
+    }
+}
+
+/// The first one's change is not announced, what the second one loads does not reach
+/// the store, both heal, in either order, and the first one's clock is an hour ahead.
+#[tokio::test]
+async fn of_two_changes_whose_parts_fail_the_newer_one_stays() {
+    const HOUR: i64 = 3600;
+    for first_heals_first in [true, false] {
+        let redis = RedisServer::start();
+        let proxies = [FaultProxy::start(redis.address()), FaultProxy::start(redis.address())];
+        let mut servers = Servers::start(0, &redis_section(&redis)).await;
+        for (number, proxy) in proxies.iter().enumerate() {
+            let home = servers.directory.path().join(format!("node-{number}"));
+            std::fs::create_dir_all(&home).expect("a directory for the log");
+            let config = std::fs::read_to_string(&servers.path).expect("it was written");
+            let [direct, led] = [redis.address(), proxy.address()].map(|at| at.to_string());
+            let path = home.join("larder.toml");
+            std::fs::write(&path, config.replace(&direct, &led)).expect("it can be written");
+            let path = path.to_str().expect("the path is text");
+            servers.running.push(Running::start_with(&home, &["--config", path], |command| {
+                if number == 0 {
+                    shift_wall_clock(command, HOUR);
+                }
+            }));
+        }
+        let mut nodes = servers.connections().await;
+        for node in &mut nodes {
+            get(node, "album:7").await.expect("it is there");
+        }
+        proxies[0].all().stall(Direction::Both);
+        servers.rename_album("The first").await;
+        tell(&mut nodes[0], &["LARDER.REMOVE", "KEY", "album:7"]).await.expect_err("unheard");
+        servers.rename_album("The second").await;
+        tell(&mut nodes[1], &["LARDER.REMOVE", "KEY", "album:7"]).await.expect("it is announced");
+        proxies[1].all().stall(Direction::Both);
+        wait_for(&mut nodes[1], "album:7", "The second").await;
+        let order = if first_heals_first { [0, 1] } else { [1, 0] };
+        for healed in order {
+            proxies[healed].lift();
+            wait_for(&mut nodes[healed], "album:7", "The second").await;
+        }
+        servers.start_another();
+        let mut nodes = servers.connections().await;
+        for node in &mut nodes {
+            wait_for(node, "album:7", "The second").await;
+        }
+        // What was not announced is, and changes nothing any more.
+        servers.running[0].wait_for_metric("larder_fleet_announced_total", 1.0).await;
+        for node in &mut nodes {
+            wait_for(node, "album:7", "The second").await;
+        }
     }
 }
 
