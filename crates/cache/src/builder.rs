@@ -15,7 +15,7 @@ use crate::flight::Flights;
 use crate::lower::{Lower, Stores};
 use crate::maintenance;
 use crate::origin::{Breaker, LoadBudget, OriginGuard};
-use crate::policy::{Policy, validate};
+use crate::policy::{Around, Policy, validate};
 use crate::runtime::Runtime;
 use crate::telemetry::{EventKind, Telemetry};
 
@@ -212,9 +212,10 @@ impl<K: CacheKey, V: CacheValue> CacheBuilder<K, V> {
             self;
         let memory = memory.unwrap_or_else(|| Memory::entries(10_000));
         memory.check().map_err(|error| error.with("cache", &name))?;
-        validate(&name, &policy, origin.is_some())?;
         let lower = stores.map(|stores| Lower::new(&name, policy.class, stores, seat.is_some()));
-        let lower = lower.transpose()?;
+        let lower = lower.transpose()?.flatten();
+        let around = Around { has_origin: origin.is_some(), has_stores: lower.is_some() };
+        validate(&name, &policy, around)?;
         let telemetry = Arc::new(Telemetry::new());
         let observer = Arc::clone(&telemetry);
         let mut options = Options::new(memory.budget).on_removal(Arc::new(
@@ -225,9 +226,6 @@ impl<K: CacheKey, V: CacheValue> CacheBuilder<K, V> {
         if let Some(entries) = memory.estimated_entries {
             options = options.estimated_entries(entries as u64);
         }
-        if lower.as_ref().is_some_and(Option::is_some) {
-            refuse_idle_ttl_above_stores(&name, &policy)?;
-        }
         let runtime = Runtime::new(runtime);
         runtime.check_timer(&clock).map_err(|error| error.with("cache", &name))?;
         if let Some(guard) = &guard {
@@ -236,7 +234,6 @@ impl<K: CacheKey, V: CacheValue> CacheBuilder<K, V> {
         let has_breaker = origin.is_some() || guard.is_some();
         let guard = guard
             .unwrap_or_else(|| OriginGuard::new(&name, Breaker::default(), LoadBudget::default()));
-        let lower = lower.flatten();
         let settles_at = match (&seat, &lower) {
             (Some(seat), Some(lower)) => {
                 // As long as whoever announced it may wait for the bus and the store.
@@ -267,21 +264,6 @@ impl<K: CacheKey, V: CacheValue> CacheBuilder<K, V> {
         engine.attend_fleet();
         Ok(Cache::new(engine))
     }
-}
-
-/// Stores do not know when an entry was last asked for, so what memory drops as
-/// idle would come back from them as if nothing had happened.
-pub(crate) fn refuse_idle_ttl_above_stores(cache: &str, policy: &Policy) -> Result<()> {
-    let Some(idle) = policy.idle_ttl else { return Ok(()) };
-    let message = "the idle TTL holds in memory alone: the stores would go on serving what \
-                   nobody asked for";
-    Err(Error::new(ErrorKind::Config, message)
-        .with("cache", cache)
-        .with("idle_ttl", format!("{idle:?}"))
-        .remedy(
-            "leave idle_ttl out and let ttl or max_age end entries, which hold in stores, too; or \
-             declare no stores for this cache",
-        ))
 }
 
 impl<K, V> fmt::Debug for CacheBuilder<K, V> {

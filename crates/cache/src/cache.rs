@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use larder_core::{BoxError, Error, Loaded, Result, Tag, Version};
 
-use crate::builder::{CacheBuilder, refuse_idle_ttl_above_stores};
+use crate::builder::CacheBuilder;
 use crate::engine::{CacheKey, CacheValue, Engine};
 use crate::hit::Hit;
 use crate::inspection::Inspection;
 use crate::lower::{LeaseStatistics, StoreStatistics};
 use crate::origin::{BreakerState, OriginGuard};
 use crate::pipeline::Source;
-use crate::policy::{Policy, validate};
+use crate::policy::{Around, Policy, validate};
 use crate::request::{Get, GetOrLoad, Put};
 use crate::telemetry::{Events, Statistics};
 
@@ -273,10 +273,8 @@ impl<K: CacheKey, V: CacheValue> Cache<K, V> {
     /// [`larder_core::ErrorKind::Config`] if the policy contradicts itself; the
     /// old one stays.
     pub fn set_policy(&self, policy: Policy) -> Result<()> {
-        validate(&self.0.name, &policy, self.0.origin.is_some())?;
-        if self.0.lower.is_some() {
-            refuse_idle_ttl_above_stores(&self.0.name, &policy)?;
-        }
+        let (has_origin, has_stores) = (self.0.origin.is_some(), self.0.lower.is_some());
+        validate(&self.0.name, &policy, Around { has_origin, has_stores })?;
         let (may_be_cached, may_leave) =
             (policy.class.may_be_cached(), policy.class.may_leave_process());
         self.0.policy.store(Arc::new(policy));

@@ -126,7 +126,7 @@ impl Shared {
                 *self.current.lock() = Some((Instant::now(), age));
                 let Some(remaining) = self.remaining() else { return };
                 for member in self.all_members() {
-                    member.is_current(remaining);
+                    member.trust_for(remaining);
                 }
             }
             BusEvent::Lost { version, .. } => {
@@ -146,7 +146,7 @@ impl Shared {
     fn doubt(&self, version: Version) {
         self.observe(version);
         for member in self.all_members() {
-            member.lose(version);
+            member.doubt_below(version);
         }
     }
 }
@@ -157,6 +157,6 @@ fn tell(member: &Arc<dyn Member>, message: &BusMessage) {
     let hear = || Arc::clone(member).hear(&announcement.change, announcement.verb, *version);
     if catch_unwind(AssertUnwindSafe(hear)).is_err() {
         tracing::error!(cache = announcement.cache, "a key of a change could not be read");
-        member.lose(*version);
+        member.doubt_below(*version);
     }
 }

@@ -34,9 +34,9 @@ pub(crate) trait Member: Send + Sync {
     /// A change, of this version: what is older is touched.
     fn hear(self: Arc<Self>, change: &Change, verb: Verb, version: Version);
     /// Something older than this version may have been touched without a word.
-    fn lose(&self, version: Version);
+    fn doubt_below(&self, version: Version);
     /// Nothing that is older than this is missing. It holds for `remaining`.
-    fn is_current(&self, remaining: Duration);
+    fn trust_for(&self, remaining: Duration);
 }
 
 /// A process among others that keep the same data: what one of them invalidates
@@ -200,7 +200,7 @@ impl Fleet {
     /// Gives a cache what is heard about it from now on. It holds nothing yet.
     pub(crate) fn attend(&self, cache: &str, member: Weak<dyn Member>) {
         if let Some((member, remaining)) = member.upgrade().zip(self.0.remaining()) {
-            member.is_current(remaining);
+            member.trust_for(remaining);
         }
         let mut members = self.0.members.lock();
         let namesakes = members.entry(cache.to_owned()).or_default();
@@ -311,7 +311,7 @@ impl Posted<'_> {
 
     fn sent(mut self) {
         if let Some(announcement) = self.announcement.take() {
-            self.shared.outbox.lock().is_sent(announcement);
+            self.shared.outbox.lock().note_sent(announcement);
         }
     }
 }

@@ -61,11 +61,11 @@ impl Outbox {
         }
     }
 
-    pub(super) fn is_sent(&mut self, announcement: Announcement) {
-        self.is_said(Instant::now(), announcement);
+    pub(super) fn note_sent(&mut self, announcement: Announcement) {
+        self.note_said(Instant::now(), announcement);
     }
 
-    fn is_said(&mut self, at: Instant, announcement: Announcement) {
+    fn note_said(&mut self, at: Instant, announcement: Announcement) {
         let now = Instant::now();
         while self.said.front().is_some_and(|(at, _)| now.duration_since(*at) > KEPT_FOR) {
             self.said.pop_front();
@@ -110,7 +110,7 @@ impl Outbox {
         self.under_way -= 1;
         if is_sent {
             // What is said again is not kept for longer than what is said once.
-            self.is_said(unsaid.said.unwrap_or_else(Instant::now), unsaid.announcement);
+            self.note_said(unsaid.said.unwrap_or_else(Instant::now), unsaid.announcement);
             self.announced.notify_waiters();
         } else {
             self.unsaid.push_front(unsaid);
@@ -225,8 +225,8 @@ mod tests {
     #[tokio::test]
     async fn what_was_said_is_said_again_in_fewer_words_with_what_was_not() {
         let mut outbox = Outbox::default();
-        outbox.is_sent(keys("a", &["1", "2"], Verb::Remove));
-        outbox.is_sent(keys("a", &["2"], Verb::Expire));
+        outbox.note_sent(keys("a", &["1", "2"], Verb::Remove));
+        outbox.note_sent(keys("a", &["2"], Verb::Expire));
         outbox.add(keys("a", &["2", "3"], Verb::Remove));
         outbox.add(keys("b", &["1"], Verb::Remove));
         outbox.again();
@@ -247,7 +247,7 @@ mod tests {
     async fn too_many_touch_the_whole_cache() {
         let mut outbox = Outbox::default();
         for number in 0..=KEPT_MAX {
-            outbox.is_sent(keys("a", &[&number.to_string()], Verb::Remove));
+            outbox.note_sent(keys("a", &[&number.to_string()], Verb::Remove));
             outbox.add(keys("b", &[&number.to_string()], Verb::Expire));
         }
         let all =
@@ -260,9 +260,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_was_said_long_ago_is_not_said_again() {
         let mut outbox = Outbox::default();
-        outbox.is_sent(keys("a", &["1"], Verb::Remove));
+        outbox.note_sent(keys("a", &["1"], Verb::Remove));
         tokio::time::advance(KEPT_FOR / 2).await;
-        outbox.is_sent(keys("a", &["2"], Verb::Remove));
+        outbox.note_sent(keys("a", &["2"], Verb::Remove));
         tokio::time::advance(KEPT_FOR / 2 + Duration::from_millis(1)).await;
         outbox.again();
         assert_eq!(unsaid(&outbox), [keys("a", &["2"], Verb::Remove)]);

@@ -23,12 +23,12 @@ impl<K: CacheKey, V: CacheValue> Member for Engine<K, V> {
         }
     }
 
-    fn lose(&self, version: Version) {
+    fn doubt_below(&self, version: Version) {
         self.doubted_below.fetch_max(version.get(), Ordering::AcqRel);
         self.memory.expire_all_at(version, self.clock.now());
     }
 
-    fn is_current(&self, remaining: Duration) {
+    fn trust_for(&self, remaining: Duration) {
         let until = self.clock.precise_now() + remaining;
         self.trusted_until.store(until.as_nanos(), Ordering::Relaxed);
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 pub use age_rule::TtlByAge;
 pub(crate) use lifetime::{Answer, Limits, limits, limits_below_stores};
-pub(crate) use validate::validate;
+pub(crate) use validate::{Around, validate};
 
 use larder_core::{Class, Ttl, TtlClass};
 
@@ -157,7 +157,7 @@ impl Policy {
     /// with its remedy. Empty if the policy is sound.
     #[must_use]
     pub fn problems(&self, has_origin: bool) -> Vec<larder_core::Error> {
-        validate::problems(self, has_origin)
+        validate::problems(self, Around { has_origin, has_stores: false })
     }
 
     /// How long answers hold.

@@ -6,10 +6,17 @@ use larder_core::{Error, ErrorKind, Result, Ttl};
 
 use super::Policy;
 
-/// Checks a policy for a cache that has an origin, or has none.
-pub(crate) fn validate(cache: &str, policy: &Policy, has_origin: bool) -> Result<()> {
+/// What a cache has beside its policy.
+#[derive(Clone, Copy)]
+pub(crate) struct Around {
+    pub(crate) has_origin: bool,
+    pub(crate) has_stores: bool,
+}
+
+/// Checks a policy for a cache that has this around it.
+pub(crate) fn validate(cache: &str, policy: &Policy, around: Around) -> Result<()> {
     for rule in RULES {
-        if let Err(error) = rule(policy, has_origin) {
+        if let Err(error) = rule(policy, around) {
             return Err(error.with("cache", cache));
         }
     }
@@ -17,15 +24,16 @@ pub(crate) fn validate(cache: &str, policy: &Policy, has_origin: bool) -> Result
 }
 
 /// Everything wrong with a policy, one error for each rule it breaks.
-pub(super) fn problems(policy: &Policy, has_origin: bool) -> Vec<Error> {
-    RULES.iter().filter_map(|rule| rule(policy, has_origin).err()).collect()
+pub(super) fn problems(policy: &Policy, around: Around) -> Vec<Error> {
+    RULES.iter().filter_map(|rule| rule(policy, around).err()).collect()
 }
 
-type Rule = fn(&Policy, bool) -> Result<()>;
+type Rule = fn(&Policy, Around) -> Result<()>;
 
-const RULES: &[Rule] = &[ttl, idle, sliding, ages, shares, timeouts, origin, class];
+const RULES: &[Rule] =
+    &[ttl, idle, idle_above_stores, sliding, ages, shares, timeouts, origin, class];
 
-fn ttl(policy: &Policy, _: bool) -> Result<()> {
+fn ttl(policy: &Policy, _: Around) -> Result<()> {
     let zero = |name: &'static str| {
         refuse("a TTL of zero keeps nothing")
             .with("option", name)
@@ -40,7 +48,7 @@ fn ttl(policy: &Policy, _: bool) -> Result<()> {
     Ok(())
 }
 
-fn idle(policy: &Policy, _: bool) -> Result<()> {
+fn idle(policy: &Policy, _: Around) -> Result<()> {
     match (policy.idle_ttl, policy.ttl) {
         (Some(Duration::ZERO), _) => Err(refuse("an idle TTL of zero keeps nothing")
             .remedy("set a duration, or leave idle_ttl out")),
@@ -56,7 +64,21 @@ fn idle(policy: &Policy, _: bool) -> Result<()> {
     }
 }
 
-fn sliding(policy: &Policy, has_origin: bool) -> Result<()> {
+/// Stores do not know when an entry was last asked for, so what memory drops as
+/// idle would come back from them as if nothing had happened.
+fn idle_above_stores(policy: &Policy, Around { has_stores, .. }: Around) -> Result<()> {
+    let Some(idle) = policy.idle_ttl.filter(|_| has_stores) else { return Ok(()) };
+    Err(refuse(
+        "the idle TTL holds in memory alone: the stores would go on serving what nobody asked for",
+    )
+    .with("idle_ttl", show(idle))
+    .remedy(
+        "leave idle_ttl out and let ttl or max_age end entries, which hold in stores, too; or \
+         declare no stores for this cache",
+    ))
+}
+
+fn sliding(policy: &Policy, Around { has_origin, .. }: Around) -> Result<()> {
     if !policy.sliding {
         return Ok(());
     }
@@ -79,7 +101,7 @@ fn sliding(policy: &Policy, has_origin: bool) -> Result<()> {
     Ok(())
 }
 
-fn ages(policy: &Policy, _: bool) -> Result<()> {
+fn ages(policy: &Policy, _: Around) -> Result<()> {
     match (policy.max_age, policy.ttl) {
         (Some(max_age), Ttl::For(ttl)) if max_age < ttl => {
             Err(refuse("answers would be fresh beyond the staleness bound")
@@ -100,7 +122,7 @@ fn ages(policy: &Policy, _: bool) -> Result<()> {
     }
 }
 
-fn shares(policy: &Policy, _: bool) -> Result<()> {
+fn shares(policy: &Policy, _: Around) -> Result<()> {
     if !(0.0..1.0).contains(&policy.jitter) {
         return Err(refuse("jitter is a share of the TTL")
             .with("jitter", policy.jitter)
@@ -123,7 +145,7 @@ fn shares(policy: &Policy, _: bool) -> Result<()> {
     Ok(())
 }
 
-fn timeouts(policy: &Policy, _: bool) -> Result<()> {
+fn timeouts(policy: &Policy, _: Around) -> Result<()> {
     if policy.hard_timeout.is_zero() {
         return Err(refuse("a hard timeout of zero lets no load finish").remedy("raise it"));
     }
@@ -136,7 +158,7 @@ fn timeouts(policy: &Policy, _: bool) -> Result<()> {
     Ok(())
 }
 
-fn origin(policy: &Policy, has_origin: bool) -> Result<()> {
+fn origin(policy: &Policy, Around { has_origin, .. }: Around) -> Result<()> {
     if policy.refresh_ahead.is_some() && policy.ttl == Ttl::Forever && policy.max_age.is_none() {
         return Err(refuse("what never expires cannot be refreshed ahead of it")
             .remedy("give ttl a duration or set max_age, or leave refresh_ahead out"));
@@ -158,7 +180,7 @@ fn origin(policy: &Policy, has_origin: bool) -> Result<()> {
     Ok(())
 }
 
-fn class(policy: &Policy, has_origin: bool) -> Result<()> {
+fn class(policy: &Policy, Around { has_origin, .. }: Around) -> Result<()> {
     if !policy.class.may_be_cached() && !has_origin {
         return Err(refuse("data of this class is never kept, and there is no origin to ask")
             .with("class", policy.class)
@@ -215,18 +237,21 @@ mod tests {
             (minute().class(Class::Personal), false, "never kept"),
         ];
         for (policy, has_origin, part) in cases {
-            let error = validate("user", &policy, has_origin).expect_err(part);
+            let around = Around { has_origin, has_stores: false };
+            let error = validate("user", &policy, around).expect_err(part);
             assert!(error.to_string().contains(part), "{error}");
             assert!(error.remedy_text().is_some(), "{error}");
             assert_eq!(error.kind(), ErrorKind::Config);
         }
-        assert!(validate("user", &minute(), true).is_ok());
+        let around = Around { has_origin: true, has_stores: false };
+        assert!(validate("user", &minute(), around).is_ok());
         let bounded = Policy::ttl(Ttl::Forever).max_age(SECOND).refresh_ahead(0.8);
         assert_eq!(bounded.problems(true).len(), 0, "what max_age ends can be refreshed ahead");
         let twice = minute().jitter(1.0).soft_timeout(SECOND * 5);
         assert_eq!(twice.problems(true).len(), 2);
         assert!(
-            validate("user", &Policy::default().sliding(true).max_age(SECOND * 900), true).is_ok()
+            validate("user", &Policy::default().sliding(true).max_age(SECOND * 900), around)
+                .is_ok()
         );
     }
 

@@ -108,6 +108,14 @@ impl Node {
         self.comes_to(|hit| hit.tier() == Tier::Memory && hit.value() == Some(&value)).await;
     }
 
+    /// From now on it says this within its bound.
+    async fn is_not_behind_for_long(&self, value: i64) {
+        let acknowledged = tokio::time::Instant::now();
+        self.comes_to(|hit| hit.into_value() == Some(value)).await;
+        let behind = acknowledged.elapsed();
+        assert!(behind < Duration::from_secs(3), "{behind:?}");
+    }
+
     fn peek(&self) -> Option<i64> {
         self.world.users.get_memory(&ann()).and_then(larder::Hit::into_value)
     }
@@ -455,10 +463,7 @@ async fn a_node_that_starts_before_the_store_is_told_keeps_nothing_for_long() {
     assert_eq!(late.world.read().await, Some(1), "the store has it still");
     gate.open();
     removal.await.expect("it ends").expect("it is announced");
-    let acknowledged = tokio::time::Instant::now();
-    late.comes_to(|hit| hit.into_value() == Some(2)).await;
-    let behind = acknowledged.elapsed();
-    assert!(behind < Duration::from_secs(3), "{behind:?}");
+    late.is_not_behind_for_long(2).await;
 }
 
 /// The same of watermarks: who starts reads them before they are raised.
@@ -480,10 +485,7 @@ async fn a_node_that_starts_before_a_watermark_is_raised_hears_of_it() {
     assert_eq!(late.world.read().await, Some(1), "nobody says that it is not valid");
     gate.open();
     removal.await.expect("it ends").expect("it is announced");
-    let acknowledged = tokio::time::Instant::now();
-    late.comes_to(|hit| hit.into_value() == Some(2)).await;
-    let behind = acknowledged.elapsed();
-    assert!(behind < Duration::from_secs(3), "{behind:?}");
+    late.is_not_behind_for_long(2).await;
 }
 
 /// Who comes later does not get what was read before, although nobody says that
