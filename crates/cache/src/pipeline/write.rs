@@ -28,16 +28,13 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             None => None,
         };
         self.meet_stores().await;
-        let outcome = match &announced {
-            Some(Announced { outcome: Err(error), .. }) => Err(error.clone()),
-            _ => Ok(()),
+        let (numbered, at, outcome) = match announced {
+            Some(Announced { version, outcome: Ok(()) }) => (Some(version), version, Ok(())),
+            // What could not be announced has no number that nobody else may have. It is
+            // as old as what began before all that is not heard of yet.
+            Some(Announced { version, outcome }) => (Some(self.begin_version()), version, outcome),
+            None => (None, self.memory.versions().next(), Ok(())),
         };
-        // What could not be announced has no number that nobody else may have. It is
-        // as old as what began before all that is not heard of yet.
-        let numbered = announced.map(|announced| match announced.outcome {
-            Ok(()) => announced.version,
-            Err(_) => self.begin_version(),
-        });
         match self.put_in_memory(key, value, terms, numbered) {
             Ok((version, None)) => outcome.map(|()| version),
             Ok((version, Some(fill))) => {
@@ -46,7 +43,8 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
                 outcome.map(|()| version)
             }
             Err(error) => {
-                let _told = self.tell_of_key(key, Verb::Remove).await;
+                let is_announced = self.seat.is_some() && outcome.is_ok();
+                self.tell_stores(key, at, Verb::Remove, is_announced).await;
                 Err(error)
             }
         }
@@ -182,14 +180,17 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             }
             None => return Ok(()),
         };
-        let is_announced = self.seat.is_some() && outcome.is_ok();
+        self.tell_stores(key, at, verb, self.seat.is_some() && outcome.is_ok()).await;
+        outcome
+    }
+
+    async fn tell_stores(&self, key: &K, at: Version, verb: Verb, is_announced: bool) {
         self.invalidate_stores(key, at, verb, is_announced).await;
         // What was read below before they knew.
         match verb {
             Verb::Expire => self.expire_in_memory(key),
             Verb::Remove => self.remove_in_memory(key),
         };
-        outcome
     }
 
     async fn announce_key(&self, seat: &Seat<K>, key: &K, verb: Verb) -> Announced {

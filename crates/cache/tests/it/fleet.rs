@@ -420,6 +420,18 @@ async fn a_node_that_starts_without_the_bus_serves_and_joins_later() {
 }
 
 #[tokio::test]
+async fn a_put_that_keeps_nothing_is_announced_once() {
+    let nodes = Nodes::sharing(2, plain()).await;
+    nodes.warm(1).await;
+    let [one, two] = [nodes.node(0), nodes.node(1)];
+    nodes.origin.set(ann(), 2);
+    let put = one.world.users.put(&ann(), 7).ttl(Duration::ZERO).await;
+    assert_eq!(put.expect_err("it keeps nothing").kind(), ErrorKind::InvalidInput);
+    two.comes_to(|hit| hit.into_value() == Some(2)).await;
+    assert_eq!(one.fleet.statistics().announced, 1);
+}
+
+#[tokio::test]
 async fn options_that_cannot_work_are_refused() {
     let bus: Arc<FaultyBus> = Arc::new(FaultyBus::new());
     let short = FleetOptions::default().staleness_bound(Duration::from_millis(10));
