@@ -5,6 +5,8 @@ use std::time::Duration;
 use larder_core::{Class, Entry, Moment, Tags, Value, Version};
 use larder_memory::Resident;
 
+use crate::stamp::Stamp;
+
 /// How fresh an answer is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -58,13 +60,10 @@ pub enum Tier {
 /// [`Hit::into_value`].
 pub struct Hit<K, V> {
     held: Held<K, V>,
-    read_at: Moment,
-    label: Label,
-    tier: Tier,
+    stamp: Stamp,
 }
 
-/// [`Freshness`] without the age, which the entry tells: an answer is moved several
-/// times on its way to the caller, so it is small.
+/// [`Freshness`] without the age, which the entry tells.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Label {
     Fresh,
@@ -81,7 +80,7 @@ pub(crate) enum Held<K, V> {
 impl<K, V> Hit<K, V> {
     #[inline]
     pub(crate) fn new(held: Held<K, V>, label: Label, tier: Tier, read_at: Moment) -> Self {
-        Self { held, read_at, label, tier }
+        Self { held, stamp: Stamp::new(label, tier, read_at) }
     }
 
     /// The value. `None`: the origin has no such key.
@@ -102,7 +101,7 @@ impl<K, V> Hit<K, V> {
     /// How fresh it is.
     #[must_use]
     pub fn freshness(&self) -> Freshness {
-        match self.label {
+        match self.stamp.label() {
             Label::Fresh => Freshness::Fresh,
             Label::Stale(reason) => Freshness::Stale { age: self.age(), reason },
             Label::Fallback => Freshness::Fallback,
@@ -112,13 +111,13 @@ impl<K, V> Hit<K, V> {
     /// Whether it is within its TTL.
     #[must_use]
     pub fn is_fresh(&self) -> bool {
-        matches!(self.label, Label::Fresh)
+        matches!(self.stamp.label(), Label::Fresh)
     }
 
     /// Where it came from.
     #[must_use]
     pub fn tier(&self) -> Tier {
-        self.tier
+        self.stamp.tier()
     }
 
     /// Its version: larger is newer.
@@ -130,7 +129,7 @@ impl<K, V> Hit<K, V> {
     /// Time from the start of the read at the origin to this answer.
     #[must_use]
     pub fn age(&self) -> Duration {
-        self.entry().age(self.read_at)
+        self.entry().age(self.stamp.at())
     }
 
     /// For how much longer it is fresh; `None` if for ever.
@@ -140,7 +139,7 @@ impl<K, V> Hit<K, V> {
             Held::Resident(resident) => resident.fresh_until(),
             Held::Detached(entry) => entry.fresh_until,
         };
-        (!until.is_never()).then(|| until.since(self.read_at))
+        (!until.is_never()).then(|| until.since(self.stamp.at()))
     }
 
     /// What invalidates it together with others.
@@ -185,7 +184,7 @@ pub(crate) fn fallback_entry<V>(value: Value<V>, now: Moment) -> Entry<V> {
 
 impl<K, V> Clone for Hit<K, V> {
     fn clone(&self) -> Self {
-        Self { held: self.held.clone(), ..*self }
+        Self { held: self.held.clone(), stamp: self.stamp }
     }
 }
 
@@ -204,7 +203,7 @@ impl<K, V> fmt::Debug for Hit<K, V> {
         f.debug_struct("Hit")
             .field("present", &self.value().is_some())
             .field("freshness", &self.freshness())
-            .field("tier", &self.tier)
+            .field("tier", &self.tier())
             .field("version", &self.version())
             .field("age", &self.age())
             .finish()

@@ -55,6 +55,7 @@ mod pipeline;
 mod policy;
 mod request;
 mod runtime;
+mod stamp;
 mod sync;
 mod telemetry;
 

@@ -25,6 +25,7 @@ use larder_core::{
 };
 
 use crate::origin::Breaker;
+use crate::stamp::STORES_MAX;
 pub(crate) use caller::Grounds;
 pub(crate) use desk::LeaseDesk;
 pub use desk::LeaseStatistics;
@@ -78,7 +79,8 @@ impl<K: SharedKey, V: 'static> Stores<K, V> {
 }
 
 impl<K, V> Stores<K, V> {
-    /// Adds a store below those that are there. The name shows in statistics.
+    /// Adds a store below those that are there, of which there may be ten. The name
+    /// shows in statistics.
     pub fn store(self, name: &str, store: impl Store) -> Self {
         self.shared_store(name, Arc::new(store))
     }
@@ -173,6 +175,12 @@ impl<K, V: 'static> Lower<K, V> {
             return Err(wrong(message)
                 .with("store", name)
                 .remedy("use a store that the nodes share, or join no fleet"));
+        }
+        if stores.len() > STORES_MAX {
+            return Err(wrong("so many stores are not looked through for one read")
+                .with("stores", stores.len())
+                .with("limit", STORES_MAX)
+                .remedy("declare fewer"));
         }
         if timeout.is_zero() {
             return Err(wrong("a timeout of zero lets no store answer")
