@@ -36,6 +36,9 @@ pub enum ErrorKind {
     Unsupported,
     /// A newer version is there already.
     Conflict,
+    /// A write was sent and no answer came: it may have happened, and what asked
+    /// for it must find out before it asks again.
+    OutcomeUnknown,
 }
 
 impl ErrorKind {
@@ -66,6 +69,7 @@ impl ErrorKind {
             Self::ShuttingDown => "shutting down",
             Self::Unsupported => "unsupported",
             Self::Conflict => "conflict",
+            Self::OutcomeUnknown => "outcome unknown",
         }
     }
 }

@@ -19,6 +19,7 @@ mod bus;
 mod class;
 mod clock;
 mod codec;
+mod decimal;
 mod entry;
 mod error;
 mod frame;
@@ -33,6 +34,7 @@ mod store;
 mod tag;
 mod ttl;
 mod version;
+mod write;
 
 pub use bus::{
     Announcement, Bus, BusEvent, BusMessage, BusPosition, Change, DynBus, DynSubscription,
@@ -41,6 +43,7 @@ pub use bus::{
 pub use class::Class;
 pub use clock::{Clock, ManualClock, Sleep};
 pub use codec::{BytesCodec, Codec, JsonCodec};
+pub use decimal::Decimal;
 pub use entry::{Entry, Value};
 pub use error::{BoxError, Error, ErrorKind, Result};
 pub use frame::{Frame, frame_layout};
@@ -55,3 +58,4 @@ pub use store::{Capabilities, DynStore, Mark, PutCondition, PutOutcome, Store, S
 pub use tag::{Tag, Tags};
 pub use ttl::{Ttl, TtlClass};
 pub use version::Version;
+pub use write::{Action, BatchError, Expected, LaneMark, Write, WriteAbilities, Written};

@@ -1,7 +1,10 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use crate::{Error, ErrorKind, LoadContext, Loaded, Result, Version};
+use crate::{
+    Action, BatchError, Error, ErrorKind, Expected, LaneMark, LoadContext, Loaded, Result, Version,
+    Write, WriteAbilities, Written,
+};
 
 /// A boxed future that can be sent between threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -76,6 +79,87 @@ where
         async { Err(read_only()) }
     }
 
+    /// What [`Origin::write`] and [`Origin::write_all`] can do. The default says
+    /// that there are no writes; an origin that implements [`Origin::store`] and
+    /// [`Origin::remove`] says [`WriteAbilities::SIMPLE`].
+    fn write_abilities(&self) -> WriteAbilities {
+        WriteAbilities::NONE
+    }
+
+    /// Makes one change, committed when this returns. One round trip, or two with
+    /// an expectation.
+    ///
+    /// The default makes unconditional puts and removals of [`Origin::store`] and
+    /// [`Origin::remove`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] and [`ErrorKind::OriginFailed`]: it will never
+    /// be taken. [`ErrorKind::OutcomeUnknown`]: it was sent and not answered.
+    /// Anything else: it did not happen.
+    ///
+    /// # Cancel safety
+    /// A write whose future is dropped may or may not have happened.
+    fn write(&self, write: &Write<K, V>) -> impl Future<Output = Result<Written<V>>> + Send {
+        async move {
+            let abilities = self.write_abilities();
+            let (changed, now) = (true, None);
+            match (&write.action, write.expected) {
+                _ if !abilities.put => Err(read_only()),
+                (Action::Put(value), Expected::Anything) => {
+                    let version = self.store(&write.key, value).await?;
+                    Ok(Written::Done { changed, now, version })
+                }
+                (Action::Remove, Expected::Anything) => {
+                    self.remove(&write.key).await?;
+                    Ok(Written::Done { changed, now, version: None })
+                }
+                _ => Err(Error::new(ErrorKind::Unsupported, "this origin only puts and removes")
+                    .remedy("write whole values without conditions")),
+            }
+        }
+    }
+
+    /// Makes all these changes in one transaction, or none of them, and keeps the
+    /// mark in the same transaction. Answers in the order of the writes; one that
+    /// is a conflict or missing does not stop the others.
+    ///
+    /// An origin whose marks are of a later epoch refuses with
+    /// [`ErrorKind::Conflict`]; one that has applied this mark already answers
+    /// that nothing changed.
+    ///
+    /// # Errors
+    /// As [`Origin::write`]; of the default, [`ErrorKind::Unsupported`] for more
+    /// than one write and for marks.
+    ///
+    /// # Cancel safety
+    /// As [`Origin::write`]: all of them or none.
+    fn write_all(
+        &self,
+        writes: &[Write<K, V>],
+        mark: Option<&LaneMark>,
+    ) -> impl Future<Output = Result<Vec<Written<V>>, BatchError>> + Send {
+        async move {
+            match (writes, mark) {
+                ([], None) => Ok(Vec::new()),
+                ([write], None) => match self.write(write).await {
+                    Ok(written) => Ok(vec![written]),
+                    Err(error) => Err(BatchError { index: Some(0), error }),
+                },
+                _ => Err(no_transactions().into()),
+            }
+        }
+    }
+
+    /// How far a lane of a journal has been applied, by the origin's own record.
+    fn applied(
+        &self,
+        journal: &str,
+        lane: u16,
+    ) -> impl Future<Output = Result<Option<LaneMark>>> + Send {
+        let _ = (journal, lane);
+        async { Err(no_transactions()) }
+    }
+
     /// The version of the key now, by a probe that is cheaper than a load.
     /// `None` if the origin has no such probe.
     fn validator(&self, key: &K) -> impl Future<Output = Result<Option<Version>>> + Send {
@@ -87,6 +171,11 @@ where
 fn read_only() -> Error {
     Error::new(ErrorKind::Unsupported, "this origin does not take writes")
         .remedy("write to the database and invalidate the key, or implement Origin::store")
+}
+
+fn no_transactions() -> Error {
+    Error::new(ErrorKind::Unsupported, "this origin has no transactions")
+        .remedy("write one key at a time, or implement Origin::write_all")
 }
 
 /// [`Origin`] behind a pointer: the twin that the engine holds.
@@ -106,6 +195,22 @@ pub trait DynOrigin<K, V>: Send + Sync + 'static {
     fn store<'a>(&'a self, key: &'a K, value: &'a V) -> BoxFuture<'a, Result<Option<Version>>>;
     /// [`Origin::remove`].
     fn remove<'a>(&'a self, key: &'a K) -> BoxFuture<'a, Result<()>>;
+    /// [`Origin::write_abilities`].
+    fn write_abilities(&self) -> WriteAbilities;
+    /// [`Origin::write`].
+    fn write<'a>(&'a self, write: &'a Write<K, V>) -> BoxFuture<'a, Result<Written<V>>>;
+    /// [`Origin::write_all`].
+    fn write_all<'a>(
+        &'a self,
+        writes: &'a [Write<K, V>],
+        mark: Option<&'a LaneMark>,
+    ) -> BoxFuture<'a, Result<Vec<Written<V>>, BatchError>>;
+    /// [`Origin::applied`].
+    fn applied<'a>(
+        &'a self,
+        journal: &'a str,
+        lane: u16,
+    ) -> BoxFuture<'a, Result<Option<LaneMark>>>;
     /// [`Origin::validator`].
     fn validator<'a>(&'a self, key: &'a K) -> BoxFuture<'a, Result<Option<Version>>>;
 }
@@ -142,6 +247,30 @@ where
 
     fn remove<'a>(&'a self, key: &'a K) -> BoxFuture<'a, Result<()>> {
         Box::pin(Origin::remove(self, key))
+    }
+
+    fn write_abilities(&self) -> WriteAbilities {
+        Origin::write_abilities(self)
+    }
+
+    fn write<'a>(&'a self, write: &'a Write<K, V>) -> BoxFuture<'a, Result<Written<V>>> {
+        Box::pin(Origin::write(self, write))
+    }
+
+    fn write_all<'a>(
+        &'a self,
+        writes: &'a [Write<K, V>],
+        mark: Option<&'a LaneMark>,
+    ) -> BoxFuture<'a, Result<Vec<Written<V>>, BatchError>> {
+        Box::pin(Origin::write_all(self, writes, mark))
+    }
+
+    fn applied<'a>(
+        &'a self,
+        journal: &'a str,
+        lane: u16,
+    ) -> BoxFuture<'a, Result<Option<LaneMark>>> {
+        Box::pin(Origin::applied(self, journal, lane))
     }
 
     fn validator<'a>(&'a self, key: &'a K) -> BoxFuture<'a, Result<Option<Version>>> {

@@ -4,7 +4,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use larder_core::{Key, LoadContext, Loaded, Origin, Outcome, Result, Version};
+use larder_core::{
+    BatchError, Key, LaneMark, LoadContext, Loaded, Origin, Outcome, Result, Version, Write,
+    WriteAbilities, Written,
+};
 
 use super::rows::RowRules;
 
@@ -76,6 +79,26 @@ impl<O: Origin<Key, Bytes>> Origin<Key, Bytes> for RuledOrigin<O> {
 
     async fn remove(&self, key: &Key) -> Result<()> {
         self.origin.remove(key).await
+    }
+
+    fn write_abilities(&self) -> WriteAbilities {
+        self.origin.write_abilities()
+    }
+
+    async fn write(&self, write: &Write<Key, Bytes>) -> Result<Written<Bytes>> {
+        self.origin.write(write).await
+    }
+
+    async fn write_all(
+        &self,
+        writes: &[Write<Key, Bytes>],
+        mark: Option<&LaneMark>,
+    ) -> Result<Vec<Written<Bytes>>, BatchError> {
+        self.origin.write_all(writes, mark).await
+    }
+
+    async fn applied(&self, journal: &str, lane: u16) -> Result<Option<LaneMark>> {
+        self.origin.applied(journal, lane).await
     }
 
     async fn validator(&self, key: &Key) -> Result<Option<Version>> {
