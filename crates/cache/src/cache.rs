@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use larder_core::{
-    Action, BatchError, BoxError, Error, Loaded, Result, Tag, Version, Write, Written,
+    Action, BatchError, BoxError, Error, Loaded, Result, Tag, Version, Write, WriteAbilities,
+    Written,
 };
 
 use crate::builder::CacheBuilder;
@@ -353,6 +354,12 @@ impl<K: CacheKey, V: CacheValue> Cache<K, V> {
             self.0.clear_stores_later();
         }
         Ok(())
+    }
+
+    /// What its origin can do with writes: nothing, if it has none.
+    #[must_use]
+    pub fn write_abilities(&self) -> WriteAbilities {
+        self.0.origin.as_ref().map_or(WriteAbilities::NONE, |origin| origin.write_abilities())
     }
 
     /// The breaker and load budget of its origin.
