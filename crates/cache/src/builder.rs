@@ -4,12 +4,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use arc_swap::ArcSwap;
 use larder_core::{
-    Clock, DynOrigin, Error, ErrorKind, HeapSize, Moment, Origin, Result, SharedKey, Tags, Ttl,
+    Clock, DynOrigin, Error, ErrorKind, HeapSize, KeyPattern, Moment, Origin, Result, SharedKey,
+    Tags, Ttl,
 };
 use larder_memory::{Budget, Limit, MemoryTier, Options};
 
 use crate::cache::Cache;
-use crate::engine::{CacheKey, CacheValue, Engine, Rules};
+use crate::engine::{CacheKey, CacheValue, Engine, Levels, Rules};
 use crate::fleet::{Fleet, Seat};
 use crate::flight::Flights;
 use crate::lower::{Lower, Stores};
@@ -105,7 +106,7 @@ impl<K: CacheKey, V: CacheValue> CacheBuilder<K, V> {
             origin: None,
             guard: None,
             policy: Policy::default(),
-            rules: Rules { ttl: None, tags: None, fallback: None },
+            rules: Rules { ttl: None, tags: None, fallback: None, levels: None },
             clock: Clock::monotonic(),
             runtime: None,
         }
@@ -176,6 +177,17 @@ impl<K: CacheKey, V: CacheValue> CacheBuilder<K, V> {
         rule: impl Fn(&K, Option<&V>) -> Tags + Send + Sync + 'static,
     ) -> Self {
         self.rules.tags = Some(Arc::new(rule));
+        self
+    }
+
+    /// The pattern of its keys: those that begin alike can then be invalidated at once,
+    /// with [`Cache::remove_prefix`] and its kin (I1). Each entry has a tag for each
+    /// parameter of its key but the last.
+    pub fn prefixes(mut self, pattern: KeyPattern) -> Self
+    where
+        K: SharedKey,
+    {
+        self.rules.levels = Some(Levels { pattern, encode: K::to_key, decode: K::from_key });
         self
     }
 

@@ -3,7 +3,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
-use larder_core::{Clock, DynOrigin, Error, ErrorKind, Moment, Result, Tags, Ttl, Version};
+use larder_core::{
+    Clock, DynOrigin, Error, ErrorKind, Key, KeyPattern, Moment, Result, Tags, Ttl, Version,
+};
 use larder_memory::MemoryTier;
 
 use crate::fleet::Seat;
@@ -70,6 +72,24 @@ pub(crate) struct Rules<K, V> {
     pub(crate) ttl: Option<TtlRule<K, V>>,
     pub(crate) tags: Option<TagRule<K, V>>,
     pub(crate) fallback: Option<Fallback<K, V>>,
+    pub(crate) levels: Option<Levels<K>>,
+}
+
+/// The pattern of a cache's keys, so that those that begin alike can be invalidated at
+/// once.
+pub(crate) struct Levels<K> {
+    pub(crate) pattern: KeyPattern,
+    pub(crate) encode: fn(&K) -> Key,
+    pub(crate) decode: fn(&Key) -> Option<K>,
+}
+
+impl<K> Levels<K> {
+    /// The tags of everything that begins as this key does.
+    pub(crate) fn tags(&self, key: &K) -> Tags {
+        let key = (self.encode)(key);
+        let text = std::str::from_utf8(key.as_bytes()).unwrap_or_default();
+        Tags::new(self.pattern.level_tags(text))
+    }
 }
 
 impl<K: CacheKey, V: CacheValue> Engine<K, V> {

@@ -39,7 +39,7 @@
 //! | write through to the origin | [`Cache::write`], [`Cache::write_all`] |
 //! | change a value in place | [`Cache::update`] |
 //! | invalidate a key | [`Cache::remove`], [`Cache::expire`] |
-//! | invalidate many | [`Cache::remove_tag`], [`Cache::expire_tag`], [`Cache::clear`] |
+//! | invalidate many | [`Cache::remove_tag`], [`Cache::expire_tag`], [`Cache::remove_prefix`], [`Cache::remove_matching`], [`Cache::clear`] |
 //! | agree with other processes | [`Fleet::join`], [`CacheBuilder::fleet`] |
 //! | know what happens | [`Cache::statistics`], [`Cache::events`], [`Cache::inspect`] |
 
@@ -68,11 +68,11 @@ pub use fleet::{Fleet, FleetOptions, FleetStatistics};
 pub use hit::{Freshness, Hit, StaleReason, Tier};
 pub use inspection::Inspection;
 pub use larder_core::{
-    Action, BatchError, BoxError, Bus, BytesCodec, Class, Clock, Codec, Decimal, DynBus, DynLease,
-    DynOrigin, DynStore, Entry, Error, ErrorKind, Expected, HeapSize, JsonCodec, Key, KeyBuilder,
-    KeyPattern, Lease, LoadCause, LoadContext, Loaded, ManualClock, Moment, Origin, Outcome,
-    PatternError, Result, SharedKey, Store, Tag, Tags, Ttl, TtlClass, Value, Version, Write,
-    WriteAbilities, Written, canonical_json, json_hash,
+    Action, BatchError, BoxError, Bus, BytesCodec, Class, Clock, Codec, Cover, Decimal, DynBus,
+    DynLease, DynOrigin, DynStore, Entry, Error, ErrorKind, Expected, HeapSize, JsonCodec, Key,
+    KeyBuilder, KeyPattern, Lease, LoadCause, LoadContext, Loaded, ManualClock, Moment, Origin,
+    Outcome, PatternError, Reach, Result, SharedKey, Store, Tag, Tags, Ttl, TtlClass, Value,
+    Version, Write, WriteAbilities, Written, canonical_json, json_hash,
 };
 pub use larder_memory::{Limit, MemoryStatistics, RemovalCause, RemovalCounts};
 pub use lower::{LeaseStatistics, StoreStatistics, Stores};

@@ -49,7 +49,10 @@ pub use error::{BoxError, Error, ErrorKind, Result};
 pub use frame::{Frame, frame_layout};
 pub use heap_size::{HeapSize, allocation_size};
 pub use journal::{Journal, JournalOffset, JournalRecord};
-pub use key::{Key, KeyBuilder, KeyPattern, PatternError, SharedKey, canonical_json, json_hash};
+pub use key::{
+    Cover, Key, KeyBuilder, KeyPattern, PatternError, Reach, SharedKey, canonical_json, json_hash,
+    level_tag,
+};
 pub use lease::{DynLease, Lease, LeaseGrant, LeaseToken};
 pub use loaded::{LoadCause, LoadContext, Loaded, Outcome};
 pub use moment::Moment;

@@ -215,7 +215,11 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     }
 
     pub(crate) fn tag_rule(&self, key: &K, value: &Value<V>) -> Tags {
-        self.rules.tags.as_ref().map_or(Tags::NONE, |rule| rule(key, value.as_option()))
+        let tags = self.rules.tags.as_ref().map_or(Tags::NONE, |rule| rule(key, value.as_option()));
+        match &self.rules.levels {
+            Some(levels) => tags.union(&levels.tags(key)),
+            None => tags,
+        }
     }
 }
 

@@ -3,13 +3,13 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use larder_core::{
-    Announcement, Change, Class, Entry, Error, ErrorKind, Mark, Moment, Result, Tag, Value, Verb,
-    Version,
+    Announcement, Change, Class, Cover, Entry, Error, ErrorKind, Mark, Moment, Reach, Result, Tag,
+    Value, Verb, Version, level_tag,
 };
 use larder_memory::Resident;
 
 use super::stores::Fill;
-use crate::engine::{CacheKey, CacheValue, Engine};
+use crate::engine::{CacheKey, CacheValue, Engine, Levels};
 use crate::fleet::{Announced, Seat};
 use crate::flight::Terms;
 use crate::hit::Held;
@@ -265,6 +265,55 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     pub(crate) async fn clear(&self) -> Result<Version> {
         self.telemetry.record(EventKind::Cleared, None);
         self.raise(None, Verb::Remove).await
+    }
+
+    /// Invalidates every key that begins like this, or more where no watermark is as
+    /// narrow as that.
+    pub(crate) async fn invalidate_prefix(&self, prefix: &str, verb: Verb) -> Result<Cover> {
+        let cover = self.levels()?.pattern.cover_prefix(prefix);
+        self.invalidate_cover(cover, verb).await
+    }
+
+    /// The same for every key that a glob matches.
+    pub(crate) async fn invalidate_glob(&self, glob: &str, verb: Verb) -> Result<Cover> {
+        let cover = self.levels()?.pattern.cover_glob(glob);
+        self.invalidate_cover(cover, verb).await
+    }
+
+    fn levels(&self) -> Result<&Levels<K>> {
+        self.rules.levels.as_ref().ok_or_else(|| {
+            Error::new(ErrorKind::Config, "this cache does not know the pattern of its keys")
+                .with("cache", &self.name)
+                .remedy("declare it with `prefixes`")
+        })
+    }
+
+    async fn invalidate_cover(&self, cover: Cover, verb: Verb) -> Result<Cover> {
+        match &cover.reach {
+            Reach::Nothing => {}
+            Reach::Key(key) => {
+                // What is no key of this cache is not in it.
+                if let Some(key) = (self.levels()?.decode)(key) {
+                    match verb {
+                        Verb::Expire => self.expire(&key).await?,
+                        Verb::Remove => self.remove(&key).await?,
+                    };
+                }
+            }
+            Reach::Level(prefix) => {
+                let kind = match verb {
+                    Verb::Expire => EventKind::ExpiredTag,
+                    Verb::Remove => EventKind::RemovedTag,
+                };
+                self.telemetry.record(kind, None);
+                self.raise(Some(&level_tag(prefix)), verb).await?;
+            }
+            _ => {
+                self.telemetry.record(EventKind::Cleared, None);
+                self.raise(None, verb).await?;
+            }
+        }
+        Ok(cover)
     }
 
     /// Raises a watermark everywhere, over a tag or over all there is.

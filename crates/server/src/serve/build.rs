@@ -103,6 +103,7 @@ async fn open_cache(
     let class = policy.get_class();
     let builder = Cache::<Key, Bytes>::builder(&planned.name)
         .memory(Memory::bytes(memory_bytes))
+        .prefixes(planned.pattern.clone())
         .origin_guard(origin.guard.clone())
         .policy(policy);
     let mut builder = match RowRules::new(planned.pattern.clone(), options) {
