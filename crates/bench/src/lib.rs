@@ -6,6 +6,7 @@
 //! | `hits` | what does a hit in memory cost beside other caches? |
 //! | `resp` | what does a GET or SET over the network cost beside redis-server? |
 //! | `memory` | how far is resident memory from the budget? |
+//! | `invalidate` | what does it take to invalidate a million entries at once? |
 //! | `fleet` | how soon does a node hear what another has invalidated? |
 //! | `stampede` | how many queries does a database get when everybody asks at once? |
 //!
