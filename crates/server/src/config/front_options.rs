@@ -19,9 +19,20 @@ pub struct ExistingRedisOptions {
     /// the file: `password_env` is the better place.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// The environment variable that holds the URL.
+    /// The same for several servers of a cluster, in place of `url`: the others are
+    /// found through any that answers. All have one login, that of the first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub urls: Vec<String>,
+    /// The environment variable that holds the URL, or several with commas
+    /// between.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url_env: Option<String>,
+    /// Whether it is a single Redis or a cluster. Default: what it says itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub topology: Option<FrontTopologyOption>,
+    /// The user, in place of one in the URL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
     /// The environment variable that holds the password, in place of one in the
     /// URL.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -52,11 +63,21 @@ pub struct ExistingRedisOptions {
     pub not_kept: Vec<String>,
 }
 
+/// How the servers stand to one another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum FrontTopologyOption {
+    /// One server.
+    Standalone,
+    /// Redis Cluster, version 7 or later.
+    Cluster,
+}
+
 impl ExistingRedisOptions {
     /// Whether there is a Redis to stand in front of.
     #[must_use]
     pub fn is_set(&self) -> bool {
-        self.url.is_some() || self.url_env.is_some()
+        self.url.is_some() || !self.urls.is_empty() || self.url_env.is_some()
     }
 
     /// Whether nothing was said of it.
@@ -70,7 +91,10 @@ impl Default for ExistingRedisOptions {
     fn default() -> Self {
         Self {
             url: None,
+            urls: Vec::new(),
             url_env: None,
+            topology: None,
+            user: None,
             password_env: None,
             password_file: None,
             ca_file: None,

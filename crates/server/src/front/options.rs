@@ -31,12 +31,29 @@ pub struct UpstreamOptions {
     pub reply_timeout: Duration,
 }
 
+/// How several Redis servers stand to one another.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum FrontTopology {
+    /// One server. If it says that it is part of a cluster, then as
+    /// [`FrontTopology::Cluster`].
+    #[default]
+    Standalone,
+    /// Redis Cluster, version 7 or later; the addresses lead to some of its
+    /// servers.
+    Cluster,
+}
+
 /// A Redis to stand in front of, and what is kept of it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct FrontOptions {
-    /// The Redis.
+    /// The Redis, or the first server to ask about the others.
     pub upstream: UpstreamOptions,
+    /// Further servers to ask, by host and port, with the login of the first.
+    pub others: Vec<(String, u16)>,
+    /// How the servers stand to one another.
+    pub topology: FrontTopology,
     /// How old the last proof may be that every invalidation has arrived; with
     /// an older one, nothing is answered from memory.
     pub staleness_max: Duration,
@@ -125,11 +142,30 @@ impl FrontOptions {
     pub fn new(upstream: UpstreamOptions) -> Self {
         Self {
             upstream,
+            others: Vec::new(),
+            topology: FrontTopology::default(),
             staleness_max: Duration::from_secs(1),
             untracked_ttl: Duration::from_secs(1),
             kept_bytes_max: 1 << 20,
             not_kept: Vec::new(),
         }
+    }
+
+    /// Whether keys are spread over several servers.
+    #[must_use]
+    pub fn is_cluster(&self) -> bool {
+        self.topology == FrontTopology::Cluster
+    }
+
+    /// Where Redis is, for people, without any secret.
+    #[must_use]
+    pub fn label(&self) -> String {
+        let others = self.others.iter().map(|(host, port)| {
+            UpstreamOptions { host: host.clone(), port: *port, ..self.upstream.clone() }.label()
+        });
+        let all: Vec<_> = [self.upstream.label()].into_iter().chain(others).collect();
+        let kind = if self.is_cluster() { " (cluster)" } else { "" };
+        format!("{}{kind}", all.join(", "))
     }
 
     /// How often the tracking connection is asked whether it is there: so often

@@ -98,6 +98,8 @@ pub(crate) enum Pause {
     Upstream,
     /// The client needs a connection to that Redis for itself.
     Pinned,
+    /// A command asks both caches and Redis.
+    Both(OwnedArguments),
     /// A command has to wait for something else.
     Wait(&'static Entry, OwnedArguments),
     /// What the client sent is no command.
@@ -245,7 +247,7 @@ impl Connection {
                         return Ok(Next::Close);
                     }
                 }
-                pause @ (Pause::Load(_) | Pause::Wait(..)) => {
+                pause @ (Pause::Load(_) | Pause::Both(_) | Pause::Wait(..)) => {
                     self.answer_pause(pause, scratch).await;
                     if scratch.reply.as_bytes().len() >= REPLY_BYTES_BEFORE_WRITE {
                         self.write(&mut scratch.reply).await?;
@@ -270,6 +272,9 @@ impl Connection {
         match pause {
             Pause::Load(gathered) => {
                 gathered.answer(&mut self.session, &mut scratch.reply).await;
+            }
+            Pause::Both(arguments) => {
+                front::answer_both(&mut self.session, &arguments, &mut scratch.reply).await;
             }
             Pause::Wait(entry, arguments) => {
                 let start = scratch.reply.as_bytes().len();

@@ -1,6 +1,7 @@
 //! The door in front of an existing Redis: the same answers, reads from memory,
 //! and never an old one.
 
+mod cluster;
 mod coherence;
 mod differential;
 mod dropin;
