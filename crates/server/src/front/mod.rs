@@ -100,16 +100,7 @@ pub async fn check(options: &FrontOptions) -> Result<FrontOptions> {
 /// Returns whether it is a server of a cluster.
 async fn check_one(options: &FrontOptions, upstream: &Upstream) -> Result<bool> {
     let mut wire = upstream.connect(Protocol::Resp2).await?;
-    // Who may not ask is not told; a cluster without that right shows when a key
-    // is elsewhere.
-    let told = match upstream.ask_in_time(&mut wire, "INFO", &[b"INFO", b"cluster"]).await {
-        Err(error) if error.kind() == ErrorKind::Unavailable => return Err(error),
-        told => told.unwrap_or_default(),
-    };
-    const CLUSTER: &[u8] = b"cluster_enabled:1";
-    let is_cluster =
-        options.is_cluster() || told.windows(CLUSTER.len()).any(|part| part == CLUSTER);
-    if !is_cluster {
+    if !options.is_cluster() && !says_cluster(upstream, &mut wire).await? {
         return Ok(false);
     }
     let told = cluster::topology::ask(upstream, &mut wire).await?;
@@ -120,6 +111,25 @@ async fn check_one(options: &FrontOptions, upstream: &Upstream) -> Result<bool> 
         .with("address", upstream.label())
         .with("slots", told.slots_count())
         .remedy("see what CLUSTER INFO and CLUSTER NODES say there, and wait until it is healed"))
+}
+
+/// Whether a server says that it is one of a cluster. One that refuses to say is
+/// taken for none.
+async fn says_cluster(upstream: &Upstream, wire: &mut Wire) -> Result<bool> {
+    const CLUSTER: &[u8] = b"cluster_enabled:1";
+    let told = match upstream.ask_in_time(wire, "INFO", &[b"INFO", b"cluster"]).await {
+        Ok(told) => return Ok(told.windows(CLUSTER.len()).any(|part| part == CLUSTER)),
+        // It is a right that many do not have.
+        Err(error) if error.kind() == ErrorKind::Unsupported => {
+            upstream.ask_in_time(wire, "CLUSTER INFO", &cluster::pulse::QUESTION).await
+        }
+        Err(error) => return Err(error),
+    };
+    match told {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::Unsupported => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// The servers that the options name.

@@ -407,8 +407,11 @@ impl Pinned {
                 self.redirected(front, None, redirect, reply);
                 return false;
             }
-            if let Some((is_sharded, count)) = confirmed(bytes) {
+            let confirmed = confirmed(bytes);
+            if let Some((is_sharded, count)) = confirmed {
                 self.channels[usize::from(is_sharded)] = count;
+            }
+            if confirmed.is_some() || bytes.starts_with(b"-") {
                 self.again = None;
             }
             reply.extend_from_slice(bytes);

@@ -64,7 +64,7 @@ async fn caches_of_a_database_and_an_existing_redis_beside_each_other() {
         assert!(page.contains(&format!("# TYPE larder_front_{name} ")), "{name} is not there");
         count += 1;
     }
-    assert_eq!(count, 14, "{reference}");
+    assert_eq!(count, 17, "{reference}");
     let (_, explained) = server.page("/explain/other").await;
     assert!(explained.to_string().contains("Redis behind this server"), "{explained}");
     assert!(!server.log().contains("hunter2") && !server.banner.contains("hunter2"));

@@ -200,9 +200,7 @@ fn scans(address: std::net::SocketAddr) {
     found.dedup();
     assert_eq!(found.len(), 500);
     assert!(rounds > 3, "of each primary, and more than once");
-    for wrong in ["x", ""] {
-        assert_eq!(client.ask(&format!("SCAN {wrong}")), "-ERR invalid cursor\r\n", "{wrong}");
-    }
+    assert_eq!(client.ask("SCAN x"), "-ERR invalid cursor\r\n");
     assert_eq!(client.ask("SCAN 511"), "*2\r\n$1\r\n0\r\n*0\r\n", "no such server");
     client.ask("FLUSHALL");
 }

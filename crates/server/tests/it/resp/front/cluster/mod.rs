@@ -3,6 +3,7 @@
 mod differential;
 mod faults;
 mod redirections;
+mod surroundings;
 mod transactions;
 
 use larder_server::front::{FrontTopology, TrackingState, UpstreamOptions};
