@@ -26,7 +26,7 @@ pub use cache_options::{AgeRule, CacheOptions, ParameterType, PolicyOptions, Ttl
 pub use check::{KeyShape, check, fuzz, is_protected};
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use file_mark::FileMark;
-pub use front_options::{ExistingRedisOptions, FrontTopologyOption};
+pub use front_options::ExistingRedisOptions;
 pub use options::{
     Config, DangerousCommand, DiskDurability, DiskTierOptions, LogFormat, LogLevel, MemoryOptions,
     ServerOptions, UserOptions,

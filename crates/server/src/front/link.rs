@@ -206,7 +206,7 @@ impl Link {
 
     /// Whoever asks from now on, or has just asked, is told that nobody is there.
     fn retire(&self) {
-        self.fail(&self.node.upstream.unavailable(&"it has left the cluster"), true);
+        self.fail(&self.node.upstream.unavailable(&"it is no primary any more"), true);
     }
 
     /// Waits until a connection can be opened again, and lets clients ask. It

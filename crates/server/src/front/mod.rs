@@ -28,6 +28,7 @@ mod nodes;
 mod options;
 mod pinned;
 mod request;
+mod sentinel;
 mod session;
 mod state;
 mod statistics;
@@ -67,13 +68,21 @@ pub(crate) const THREADS_MAX: usize = 24;
 const SPARE_WIRES_MAX: usize = 8;
 
 /// Whether Redis answers, takes the login, and can be stood in front of. Returns
-/// the options with what was found out: whether it is a cluster.
+/// the options with what was found out: whether it is a cluster, and whom
+/// sentinels take for the primary.
 ///
 /// # Errors
 /// [`ErrorKind::Unavailable`] if nobody answers, or a cluster does not serve every
 /// slot, [`ErrorKind::Config`] if the login is refused, [`ErrorKind::Unsupported`]
 /// for a server without a right that it takes.
 pub async fn check(options: &FrontOptions) -> Result<FrontOptions> {
+    if matches!(options.topology, FrontTopology::Sentinel { .. }) {
+        let login = Upstream::new(options.upstream.clone())?;
+        let primary = sentinel::find(options, &login).await?;
+        let mut options = options.clone();
+        (options.upstream.host, options.upstream.port) = (primary.host, primary.port);
+        return Ok(options);
+    }
     let mut failure = None;
     for upstream in seeds(options)? {
         match check_one(options, &upstream).await {
@@ -132,6 +141,14 @@ async fn says_cluster(upstream: &Upstream, wire: &mut Wire) -> Result<bool> {
     }
 }
 
+/// The servers to ask who owns what.
+fn asked(options: &FrontOptions) -> Result<Vec<Upstream>> {
+    match options.topology {
+        FrontTopology::Sentinel { .. } => sentinel::upstreams(options),
+        _ => seeds(options),
+    }
+}
+
 /// The servers that the options name.
 fn seeds(options: &FrontOptions) -> Result<Vec<Upstream>> {
     let first = Upstream::new(options.upstream.clone())?;
@@ -151,7 +168,10 @@ pub(crate) struct Front {
     options: FrontOptions,
     label: String,
     nodes: Nodes,
-    /// The servers to ask about a cluster when nobody else is known.
+    /// How to log in to any server.
+    login: Arc<Upstream>,
+    /// The servers to ask who owns what: of a cluster, when nobody else is known,
+    /// or sentinels.
     seeds: Vec<Arc<Upstream>>,
     cluster: Cluster,
     memory: Memory,
@@ -188,7 +208,8 @@ impl Front {
         Ok(Self {
             label: options.label(),
             nodes: Nodes::new(Upstream::new(options.upstream.clone())?),
-            seeds: seeds(options)?.into_iter().map(Arc::new).collect(),
+            login: Arc::new(Upstream::new(options.upstream.clone())?),
+            seeds: asked(options)?.into_iter().map(Arc::new).collect(),
             cluster: Cluster::default(),
             memory: Memory::new(keyspace, is_cluster, options.kept_bytes_max, &options.not_kept),
             options: options.clone(),
@@ -199,10 +220,14 @@ impl Front {
 
     /// Tells for ever what changes in Redis.
     pub(crate) async fn track(self: Arc<Self>) {
-        if self.options.is_cluster() {
-            cluster::topology::run(&self).await;
-        } else if let Some(node) = self.nodes.get(0) {
-            tracking::run(&self, &node).await;
+        match &self.options.topology {
+            FrontTopology::Cluster => cluster::topology::run(&self).await,
+            FrontTopology::Sentinel { .. } => sentinel::run(&self).await,
+            FrontTopology::Standalone => {
+                if let Some(node) = self.nodes.get(0) {
+                    tracking::run(&self, &node).await;
+                }
+            }
         }
     }
 

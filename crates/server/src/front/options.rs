@@ -32,7 +32,7 @@ pub struct UpstreamOptions {
 }
 
 /// How several Redis servers stand to one another.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum FrontTopology {
     /// One server. If it says that it is part of a cluster, then as
@@ -42,6 +42,18 @@ pub enum FrontTopology {
     /// Redis Cluster, version 7 or later; the addresses lead to some of its
     /// servers.
     Cluster,
+    /// Sentinels say who the primary is: before [`super::check`], the addresses
+    /// are theirs.
+    Sentinel {
+        /// The name under which they watch it, often `mymaster`.
+        service: String,
+        /// The user for the sentinels themselves, if they have any.
+        user: Option<String>,
+        /// The password for the sentinels themselves, if they have one.
+        password: Option<String>,
+        /// Where they are, by host and port.
+        sentinels: Vec<(String, u16)>,
+    },
 }
 
 /// A Redis to stand in front of, and what is kept of it.
@@ -164,14 +176,35 @@ impl FrontOptions {
             UpstreamOptions { host: host.clone(), port: *port, ..self.upstream.clone() }.label()
         });
         let all: Vec<_> = [self.upstream.label()].into_iter().chain(others).collect();
-        let kind = if self.is_cluster() { " (cluster)" } else { "" };
-        format!("{}{kind}", all.join(", "))
+        match &self.topology {
+            FrontTopology::Standalone => all.join(", "),
+            FrontTopology::Cluster => format!("{} (cluster)", all.join(", ")),
+            FrontTopology::Sentinel { service, .. } => {
+                format!("{} (sentinels, {service})", all.join(", "))
+            }
+        }
     }
 
     /// How often the tracking connection is asked whether it is there: so often
     /// that one late answer is not yet too old.
     pub(crate) fn heartbeat(&self) -> Duration {
         (self.staleness_max / 4).clamp(Duration::from_millis(25), Duration::from_millis(500))
+    }
+}
+
+impl fmt::Debug for FrontTopology {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Standalone => f.write_str("Standalone"),
+            Self::Cluster => f.write_str("Cluster"),
+            Self::Sentinel { service, user, password, sentinels } => f
+                .debug_struct("Sentinel")
+                .field("service", service)
+                .field("user", user)
+                .field("has_password", &password.is_some())
+                .field("sentinels", sentinels)
+                .finish(),
+        }
     }
 }
 

@@ -487,7 +487,7 @@ fn pass(
     }
     let node = front.memory.validity.place_of_slot(0).node;
     let Some(link) = front_worker.link(&worker, node, reply.protocol()) else { return Look::Done };
-    if state.awaited() >= AWAITED_MAX {
+    if !state.may_send(front.memory.validity.moves()) {
         return Look::Again(Pause::Upstream);
     }
     if link.is_full() {

@@ -11,6 +11,7 @@ use super::Front;
 use super::link::Link;
 use super::mailbox::{Mailbox, Taken};
 use super::nodes::Node;
+use super::session::AWAITED_MAX;
 use crate::resp::Reply;
 use crate::resp::session::Session;
 
@@ -74,11 +75,6 @@ impl FrontSession {
         self.awaited > 0
     }
 
-    /// How many.
-    pub(crate) fn awaited(&self) -> usize {
-        self.awaited
-    }
-
     pub(crate) fn mailbox(&self) -> &Arc<Mailbox> {
         &self.mailbox
     }
@@ -117,6 +113,16 @@ impl FrontSession {
     /// How much from memory waits behind what is awaited.
     pub(crate) fn spliced_bytes(&self) -> usize {
         self.local.len()
+    }
+
+    /// Whether more may be sent while some is under way: what is asked of one slot
+    /// keeps its order only if it goes the same way.
+    pub(crate) fn may_send(&mut self, moves: u64) -> bool {
+        if !self.awaits() {
+            self.moves = moves;
+            return true;
+        }
+        self.moves == moves && !self.mailbox.is_held() && self.awaited < AWAITED_MAX
     }
 
     /// Notes that the client wrote keys that nobody knows, and got its reply.

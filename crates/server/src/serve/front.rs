@@ -5,7 +5,9 @@ use larder_core::{Error, ErrorKind, Result};
 
 use super::connect::with_source;
 use super::secrets::{read, variable_value};
-use crate::config::{Config, Diagnostic, Diagnostics, FrontTopologyOption, Settings};
+use crate::config::{
+    Config, Diagnostic, Diagnostics, ExistingRedisOptions, RedisTopology, Settings,
+};
 use crate::front::{self, FrontOptions, FrontTopology, UpstreamOptions};
 
 /// What the front is opened with, if there is a Redis to stand in front of.
@@ -33,14 +35,32 @@ pub(crate) fn options(config: &Config) -> Result<Option<FrontOptions>> {
     upstream.reply_timeout = front.reply_timeout.0;
     let mut options = FrontOptions::new(upstream);
     options.others = others?;
-    if front.topology == Some(FrontTopologyOption::Cluster) {
-        options.topology = FrontTopology::Cluster;
+    match front.topology {
+        Some(RedisTopology::Cluster) => options.topology = FrontTopology::Cluster,
+        Some(RedisTopology::Sentinel) => sentinels(front, &mut options)?,
+        _ => {}
     }
     options.staleness_max = front.staleness_max.0;
     options.untracked_ttl = front.untracked_ttl.0;
     options.kept_bytes_max = usize::try_from(front.kept_size_max.0).unwrap_or(usize::MAX);
     options.not_kept.clone_from(&front.not_kept);
     Ok(Some(options))
+}
+
+/// The addresses are those of sentinels.
+fn sentinels(front: &ExistingRedisOptions, options: &mut FrontOptions) -> Result<()> {
+    let first = (options.upstream.host.clone(), options.upstream.port);
+    let others = std::mem::take(&mut options.others);
+    options.topology = FrontTopology::Sentinel {
+        service: front.sentinel_service.clone().unwrap_or_default(),
+        user: front.sentinel_user.clone(),
+        password: read(
+            front.sentinel_password_env.as_deref(),
+            front.sentinel_password_file.as_deref(),
+        )?,
+        sentinels: [first].into_iter().chain(others).collect(),
+    };
+    Ok(())
 }
 
 /// Whether Redis answers, takes the login, and is one that can be stood in front

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::Checker;
-use crate::config::{ExistingRedisOptions, FrontTopologyOption};
+use super::{Checker, sentinel};
+use crate::config::{ExistingRedisOptions, RedisTopology};
 use crate::front::{URL_REMEDY, UpstreamOptions};
 
 pub(super) fn check(checker: &mut Checker<'_>) {
@@ -52,14 +52,17 @@ fn address(checker: &mut Checker<'_>, front: &ExistingRedisOptions) {
             "use rediss:// for all, or redis:// for all",
         );
     }
-    if front.topology == Some(FrontTopologyOption::Standalone) && servers.len() > 1 {
+    if front.topology == Some(RedisTopology::Standalone) && servers.len() > 1 {
         checker.error(
             &["front", "topology"],
             "a single Redis has one address, and there are several",
             "set topology = \"cluster\", or keep one URL",
         );
     }
-    let may_be_cluster = front.topology == Some(FrontTopologyOption::Cluster) || servers.len() > 1;
+    let may_be_cluster = match front.topology {
+        None => servers.len() > 1,
+        Some(topology) => topology == RedisTopology::Cluster,
+    };
     if may_be_cluster && servers.iter().any(|server| server.database > 0) {
         checker.error(
             &["front", option],
@@ -93,6 +96,17 @@ fn secrets(checker: &mut Checker<'_>, front: &ExistingRedisOptions) {
         let message = "password_env and password_file are both set";
         checker.error(&["front", "password_file"], message, "keep the one that holds the password");
     }
+    sentinel::check(
+        checker,
+        "front",
+        front.topology == Some(RedisTopology::Sentinel),
+        &sentinel::Said {
+            service: &front.sentinel_service,
+            user: &front.sentinel_user,
+            password_env: &front.sentinel_password_env,
+            password_file: &front.sentinel_password_file,
+        },
+    );
 }
 
 fn limits(checker: &mut Checker<'_>, front: &ExistingRedisOptions) {

@@ -7,9 +7,7 @@ use super::super::course::{Course, Touches};
 use super::super::link::Link;
 use super::super::memory::Memory;
 use super::super::request::{Again, Request, To, Void, Wanted};
-use super::super::session::{
-    AWAITED_MAX, Call, Look, answer_here, count, note_asked, wanted_of, wants_reply,
-};
+use super::super::session::{Call, Look, answer_here, count, note_asked, wanted_of, wants_reply};
 use super::super::state::FrontSession;
 use super::super::validity::NODES_MAX;
 use super::super::wire::encode;
@@ -201,16 +199,4 @@ fn send(
     session.worker.counters.front_passed.add(1);
     count(session, call.arguments);
     Look::Done
-}
-
-impl FrontSession {
-    /// Whether more may be sent while some is under way: what is asked of one slot
-    /// keeps its order only if it goes the same way.
-    fn may_send(&mut self, moves: u64) -> bool {
-        if !self.awaits() {
-            self.moves = moves;
-            return true;
-        }
-        self.moves == moves && !self.mailbox().is_held() && self.awaited() < AWAITED_MAX
-    }
 }

@@ -27,17 +27,17 @@ pub(crate) fn read(reply: &[u8], is_tls: bool) -> Option<Vec<Primary>> {
         let slots = slots(field(&fields, b"slots")?)?;
         for node in frame::elements(field(&fields, b"nodes")?)? {
             let node = frame::elements(node)?;
-            if text(&node, b"role").as_deref() != Some("master") {
+            if field_text(&node, b"role").as_deref() != Some("master") {
                 continue;
             }
             let port = if is_tls { b"tls-port".as_slice() } else { b"port" };
             let port = field(&node, port).or_else(|| field(&node, b"port"))?;
-            let host = text(&node, b"endpoint").or_else(|| text(&node, b"ip"));
+            let host = field_text(&node, b"endpoint").or_else(|| field_text(&node, b"ip"));
             primaries.push(Primary {
                 host: host.filter(|host| host != "?").unwrap_or_default(),
                 port: u16::try_from(frame::integer(port)?).ok()?,
                 slots: slots.clone(),
-                is_online: text(&node, b"health").as_deref() == Some("online"),
+                is_online: field_text(&node, b"health").as_deref() == Some("online"),
             });
         }
     }
@@ -68,7 +68,8 @@ fn field<'a>(fields: &[&'a [u8]], name: &[u8]) -> Option<&'a [u8]> {
     fields.chunks_exact(2).find(is_it).map(|pair| pair[1])
 }
 
-fn text(fields: &[&[u8]], name: &[u8]) -> Option<String> {
+/// The text of a field in a list of names and values.
+pub(crate) fn field_text(fields: &[&[u8]], name: &[u8]) -> Option<String> {
     match frame::string(field(fields, name)?)? {
         (Some(text), _) => String::from_utf8(text.to_vec()).ok(),
         _ => None,

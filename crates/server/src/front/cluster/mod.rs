@@ -26,10 +26,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 
-/// What is known of the cluster as a whole.
+/// What is known of the servers as a whole: those of a cluster, or those that
+/// sentinels watch.
 #[derive(Debug, Default)]
 pub(crate) struct Cluster {
-    /// Under which epoch of the cluster the owners of slots were last told.
+    /// Under which epoch of theirs was last told who owns what.
     epoch: AtomicU64,
     wanted: Notify,
 }
@@ -37,6 +38,16 @@ pub(crate) struct Cluster {
 impl Cluster {
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
+    }
+
+    /// What was told is of this epoch, or a newer one.
+    pub(crate) fn raise(&self, epoch: u64) {
+        self.epoch.fetch_max(epoch, Ordering::AcqRel);
+    }
+
+    /// Waits until somebody is in doubt.
+    pub(crate) async fn wanted(&self) {
+        self.wanted.notified().await;
     }
 
     /// Asks for the owners of slots to be asked for.

@@ -55,7 +55,7 @@ pub(crate) async fn run(front: &Arc<Front>) {
         }
         tokio::time::sleep(PAUSE).await;
         tokio::select! {
-            () = front.cluster.wanted.notified() => {}
+            () = front.cluster.wanted() => {}
             () = tokio::time::sleep(EVERY) => {}
         }
     }
@@ -156,7 +156,7 @@ enum Candidate {
 fn apply(front: &Arc<Front>, told: &Told) {
     let mut listed = Vec::new();
     let mut watched = Vec::new();
-    let like = &front.seeds[0];
+    let like = &front.login;
     for primary in &told.primaries {
         if primary.port == 0 || (primary.slots.is_empty() && !primary.is_online) {
             continue;
@@ -186,7 +186,7 @@ fn apply(front: &Arc<Front>, told: &Told) {
             tokio::spawn(track(Arc::clone(front), Arc::clone(node)));
         }
     }
-    front.cluster.epoch.fetch_max(told.info.epoch, Ordering::AcqRel);
+    front.cluster.raise(told.info.epoch);
     for node in front.nodes.all() {
         if !listed.iter().any(|(listed, _)| Arc::ptr_eq(listed, &node)) {
             retire(front, &node);
@@ -196,17 +196,18 @@ fn apply(front: &Arc<Front>, told: &Told) {
     }
 }
 
-async fn track(front: Arc<Front>, node: Arc<Node>) {
+/// Listens to a server until it retires.
+pub(crate) async fn track(front: Arc<Front>, node: Arc<Node>) {
     tracking::run(&front, &node).await;
 }
 
-/// A server that is none of the cluster's primaries is asked nothing any more.
-fn retire(front: &Front, node: &Arc<Node>) {
+/// A server that is no primary any more is asked nothing.
+pub(crate) fn retire(front: &Front, node: &Arc<Node>) {
     if front.memory.validity.owns(node.place) {
         // Nobody has taken over what it had: whoever asks is told by others.
         return;
     }
-    tracing::info!(address = node.upstream.label(), "a server has left the cluster");
+    tracing::info!(address = node.upstream.label(), "a server is no primary any more");
     node.retired.cancel();
     if node.begin_tracking() {
         front.nodes.remove(node);

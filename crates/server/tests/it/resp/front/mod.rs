@@ -9,6 +9,7 @@ mod imitation;
 mod outage;
 mod own_connection;
 mod pipelines;
+mod sentinel;
 mod stalled;
 mod surroundings;
 
