@@ -46,7 +46,7 @@ pub(crate) use options::URL_REMEDY;
 pub use options::{FrontOptions, FrontTopology, UpstreamOptions};
 use parking_lot::Mutex;
 pub(crate) use session::run_ready;
-pub(crate) use state::{FrontSession, receive};
+pub(crate) use state::{FrontSession, collect, wait};
 pub use statistics::{FrontStatistics, TrackingState};
 
 use crate::keyspace::Keyspace;

@@ -15,6 +15,10 @@ use super::session::AWAITED_MAX;
 use crate::resp::Reply;
 use crate::resp::session::Session;
 
+/// As much as this is handed over as it is; less is copied, and the room for it
+/// stays where it is needed next.
+const SWAPPED_BYTES_MIN: usize = 4096;
+
 /// What the front knows of a client.
 pub(crate) struct FrontSession {
     mailbox: Arc<Mailbox>,
@@ -186,7 +190,7 @@ impl FrontSession {
         mailbox.take(|bytes, ends| {
             if splices.len() == *spliced {
                 *received += ends.len();
-                if reply.is_empty() {
+                if reply.is_empty() && bytes.len() >= SWAPPED_BYTES_MIN {
                     std::mem::swap(reply, bytes);
                 } else {
                     reply.extend_from_slice(bytes);
@@ -216,18 +220,37 @@ impl FrontSession {
 /// # Errors
 /// If part of a reply was lost: the connection cannot go on.
 pub(crate) async fn receive(session: &mut Session, reply: &mut Reply) -> std::io::Result<bool> {
-    let worker = Arc::clone(&session.worker);
-    let (Some(state), Some(worker)) = (&mut session.front, &worker.front) else { return Ok(false) };
+    wait(session).await;
+    collect(session, reply)
+}
+
+/// Waits until replies have come that Redis owes this client, or until there is
+/// room to ask for more.
+pub(crate) async fn wait(session: &mut Session) {
+    let Some(state) = &mut session.front else { return };
     if state.awaited == 0 {
         if let Some(link) = state.full.take() {
             link.room().await;
         }
-        return Ok(false);
+        return;
     }
     std::future::poll_fn(|cx: &mut Context<'_>| -> Poll<()> {
         state.mailbox.poll_mail(state.awaited - state.received, cx)
     })
     .await;
+}
+
+/// Moves what has come to the reply. Returns whether more is to come.
+///
+/// # Errors
+/// As [`receive`].
+pub(crate) fn collect(session: &mut Session, reply: &mut Reply) -> std::io::Result<bool> {
+    let (Some(state), Some(worker)) = (&mut session.front, &session.worker.front) else {
+        return Ok(false);
+    };
+    if state.awaited == 0 {
+        return Ok(false);
+    }
     if state.collect(reply.buffer_mut()) == Taken::Broken {
         return Err(std::io::Error::other("part of a reply of Redis was lost"));
     }

@@ -225,7 +225,7 @@ impl Connection {
         Ok(next)
     }
 
-    async fn answer_in(&mut self, scratch: &mut Scratch) -> io::Result<Next> {
+    async fn answer_in(&mut self, scratch: &mut Box<Scratch>) -> io::Result<Next> {
         loop {
             match run_ready(&mut self.session, scratch) {
                 Pause::Input => {
@@ -234,7 +234,7 @@ impl Connection {
                 }
                 Pause::Write => self.write(&mut scratch.reply).await?,
                 Pause::Upstream => {
-                    while front::receive(&mut self.session, &mut scratch.reply).await? {
+                    while self.receive_upstream(scratch).await? {
                         self.write(&mut scratch.reply).await?;
                     }
                     if scratch.reply.as_bytes().len() >= REPLY_BYTES_BEFORE_WRITE {
@@ -265,6 +265,21 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// Waits for replies of Redis; returns whether more are to come. Buffers that
+    /// hold nothing are lent to others meanwhile: a thread has few of them, for
+    /// however many clients wait.
+    async fn receive_upstream(&mut self, scratch: &mut Box<Scratch>) -> io::Result<bool> {
+        if scratch.is_empty() {
+            self.protocol = scratch.reply.protocol();
+            std::mem::take(scratch).give();
+            front::wait(&mut self.session).await;
+            *scratch = self.borrow_scratch();
+        } else {
+            front::wait(&mut self.session).await;
+        }
+        front::collect(&mut self.session, &mut scratch.reply)
     }
 
     /// Answers what keys must be loaded for, or what has to wait.
