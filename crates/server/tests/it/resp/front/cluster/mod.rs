@@ -2,6 +2,7 @@
 
 mod differential;
 mod faults;
+mod pipelines;
 mod redirections;
 mod surroundings;
 mod transactions;
