@@ -32,6 +32,10 @@ const PART_BYTES: usize = 64 * 1024;
 /// How often is checked whether Redis owes a reply for too long.
 const CHECK_EVERY: Duration = Duration::from_millis(250);
 
+/// A server that is no primary any more owes replies no longer than this: it may
+/// stand still, and that is why.
+const RETIRED_PATIENCE: Duration = Duration::from_millis(500);
+
 /// For so long, one client that is slow to read holds up the others of its
 /// link. Then what comes for it is gathered in memory, as Redis would do.
 const HOLD_UP_MAX: Duration = Duration::from_millis(200);
@@ -557,7 +561,10 @@ impl Line<'_> {
 
     /// The error, if Redis owes a reply for too long.
     fn overdue(&self) -> Option<Error> {
-        let limit = self.link.node.upstream.options().reply_timeout;
+        let mut limit = self.link.node.upstream.options().reply_timeout;
+        if self.link.node.is_retired() {
+            limit = limit.min(RETIRED_PATIENCE);
+        }
         let sent_at = self.link.state.lock().pending.front()?.sent_at;
         let since = sent_at.max(self.read_at);
         // A client that holds the link up is no fault of Redis.

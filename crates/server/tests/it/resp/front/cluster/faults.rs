@@ -190,3 +190,49 @@ impl Race {
         false
     }
 }
+
+/// A primary that stands still is replaced, and does not know when it goes on.
+#[test]
+fn a_primary_that_slept_is_not_believed() {
+    let cluster = Cluster::start();
+    let door = front_of(&cluster);
+    let mut client = Client::connect(door.address());
+    let key = key_of(1);
+    client.ask(&format!("SET {key} old"));
+    super::warm(&door, &mut client, &key);
+    let slot = Cluster::slot(key.as_bytes());
+    let sleeper = cluster.place_of(slot);
+    cluster.servers()[sleeper].pause();
+    super::eventually("another primary", || {
+        let awake = cluster.servers().iter().find(|server| server.is_awake());
+        let view = awake.expect("five run").command(&["CLUSTER", "SLOTS"]);
+        let old = i64::from(cluster.servers()[sleeper].address().port());
+        let owner = view.items().iter().find_map(|range| match range.items() {
+            [first, last, primary, ..]
+                if (first.integer()..=last.integer()).contains(&i64::from(slot)) =>
+            {
+                Some(primary.items()[1].integer())
+            }
+            _ => None,
+        });
+        owner.is_some_and(|owner| owner != old)
+    });
+    cluster.wait_until_ready();
+    cluster.primary_of(slot).command(&["SET", &key, "new"]);
+    let mut check = |how_long: Duration| {
+        let (began, mut answers) = (Instant::now(), 0);
+        while began.elapsed() < how_long {
+            let reply = client.ask(&format!("GET {key}"));
+            assert_ne!(reply, "$3\r\nold\r\n", "{:?} after it was overwritten", began.elapsed());
+            answers += u32::from(reply == "$3\r\nnew\r\n");
+        }
+        answers
+    };
+    check(Duration::from_millis(300));
+    cluster.servers()[sleeper].resume();
+    assert!(check(Duration::from_secs(2)) > 0, "the new one answers");
+    cluster.wait_until_ready();
+    super::eventually("the new value", || {
+        Client::connect(door.address()).ask(&format!("GET {key}")) == "$3\r\nnew\r\n"
+    });
+}
