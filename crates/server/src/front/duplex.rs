@@ -52,11 +52,7 @@ impl Connection {
                 }
                 Taken::Sent => {}
                 Taken::Leave => {
-                    if pinned.is_marked() {
-                        worker.front.note_closed();
-                    } else {
-                        worker.give_back(pinned.node, pinned.wire);
-                    }
+                    leave(worker, *pinned);
                     if !has_client_left {
                         return Ok(Next::Read);
                     }
@@ -336,6 +332,15 @@ impl Connection {
                 }
             }
         }
+    }
+}
+
+/// The connection is needed no more: others may have it, if it is as new.
+fn leave(worker: &FrontWorker, pinned: Pinned) {
+    if pinned.is_marked() {
+        worker.front.note_closed();
+    } else {
+        worker.give_back(pinned.node, pinned.wire);
     }
 }
 

@@ -158,9 +158,13 @@ fn seeds(options: &FrontOptions) -> Result<Vec<Upstream>> {
 }
 
 /// Reads replies the way connections to Redis do, for fuzzing: any bytes give
-/// ends of replies or an error, never a panic.
+/// ends of replies or an error, never a panic, whatever they are taken for.
 pub fn fuzz(stream: &[u8]) {
     frame::check_stream(stream);
+    let _ = cluster::map::read(stream, stream.len().is_multiple_of(2));
+    let _ = cluster::pulse::verdict(stream, 0);
+    let _ = cluster::redirect::Redirect::read(stream);
+    let _ = sentinel::read(stream);
 }
 
 /// A Redis, or a cluster of them, and what is known of it here.

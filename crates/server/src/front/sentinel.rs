@@ -127,7 +127,7 @@ async fn ask(sentinel: &Upstream, wire: &mut Wire, service: &str) -> Result<Name
 }
 
 /// Reads a list of names and values.
-fn read(reply: &[u8]) -> Option<Named> {
+pub(crate) fn read(reply: &[u8]) -> Option<Named> {
     let fields = frame::elements(reply)?;
     Some(Named {
         host: field_text(&fields, b"ip")?,
