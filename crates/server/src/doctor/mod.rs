@@ -95,9 +95,12 @@ async fn look_in_front(settings: &Settings) -> Vec<Finding> {
         Ok(Some(options)) => options,
         Err(error) => return vec![Finding::failure("front", "?", "configuration", &error)],
     };
-    let at = options.upstream.label();
+    let at = options.label();
     vec![match front::check(&options).await {
-        Ok(()) => Finding::fine("front", at, "reachable", "it answers and accepts the login"),
+        Ok(found) if found.is_cluster() => {
+            Finding::fine("front", at, "reachable", "the cluster answers and serves every slot")
+        }
+        Ok(_) => Finding::fine("front", at, "reachable", "it answers and accepts the login"),
         Err(error) => Finding::failure("front", at, "reachable", &error),
     }]
 }

@@ -35,8 +35,8 @@ pub(crate) mod scratch;
 pub mod session;
 mod settings;
 mod statistics;
-mod table;
-mod transaction;
+pub(crate) mod table;
+pub(crate) mod transaction;
 pub(crate) mod worker;
 mod written;
 

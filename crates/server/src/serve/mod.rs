@@ -137,10 +137,10 @@ async fn start(settings: Settings) -> Result<(Door, Arc<Server>, admin::Listener
     if !missing.is_empty() {
         return Err(Diagnostics(missing));
     }
-    let door_options = door_options(&settings).map_err(|error| from_error(&error))?;
+    let mut door_options = door_options(&settings).map_err(|error| from_error(&error))?;
     let access = admin::Access::new(door_options.password.as_deref(), &door_options.users);
-    if let Some(front) = &door_options.front {
-        front::check(front).await.map_err(|error| front::mistake(&settings, &error))?;
+    if let Some(front) = &mut door_options.front {
+        *front = front::check(front).await.map_err(|error| front::mistake(&settings, &error))?;
     }
     let connected = connect::connect(&settings).await.map_err(Diagnostics)?;
     let plan = plan(&settings, &connected.found);
@@ -177,7 +177,7 @@ async fn start(settings: Settings) -> Result<(Door, Arc<Server>, admin::Listener
         division,
         disk,
         shared_tiers,
-        upstream: door_options.front.as_ref().map(|front| front.upstream.label()),
+        upstream: door_options.front.as_ref().map(|front| front.label()),
         redis_address: door.address(),
         door: door.monitor(),
         admin_address: admin.address(),

@@ -242,6 +242,23 @@ kept_size_max = "2MiB"
 }
 
 #[test]
+fn mistakes_in_front_of_a_cluster() {
+    insta::assert_snapshot!(check(
+        r#"
+[front]
+urls = ["redis://ann@a/1", "rediss://:hunter2@b"]
+topology = "standalone"
+user = "bob"
+password_env = "A"
+"#
+    ));
+    insta::assert_snapshot!(check("[front]\nurls = [\"redis://a\", \"http://:hunter2@b\"]\n"));
+    insta::assert_snapshot!(check("[front]\nurl = \"redis://a\"\ntopology = \"ring\"\n"));
+    assert_eq!(check("[front]\nurls = [\"redis://a\", \"redis://b:7\"]\nuser = \"ann\"\n"), "");
+    assert_eq!(check("[front]\nurl = \"redis://a\"\ntopology = \"cluster\"\n"), "");
+}
+
+#[test]
 fn mistakes_in_redis() {
     insta::assert_snapshot!(check(
         r#"

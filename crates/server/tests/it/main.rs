@@ -1,6 +1,7 @@
 //! The server from outside: its commands, its configuration, its doors.
 
 mod admin;
+mod both;
 mod cli;
 mod coherence;
 mod config;

@@ -75,8 +75,10 @@ metrics! {
         "Keys of no cache that left by themselves";
     FRONT_TRACKING: Gauge "larder_front_tracking" ["state"],
         "1 for whether Redis tells what changes: tracking, lost or refused";
+    FRONT_SERVERS: Gauge "larder_front_servers" [],
+        "Redis servers that are listened to: one, or the primaries of a cluster";
     FRONT_REACHABLE: Gauge "larder_front_reachable" [],
-        "1 if the last connection to Redis could be opened";
+        "1 if the last connection to each of them could be opened";
     FRONT_READS: Counter "larder_front_reads" ["outcome"],
         "Reads of strings: answered from memory, or by Redis";
     FRONT_PASSED: Counter "larder_front_passed" [], "Commands that went to Redis";
@@ -97,6 +99,10 @@ metrics! {
         "Times a client that was slow to read held up others of its thread";
     FRONT_GIVE_UPS: Counter "larder_front_give_ups" [],
         "Times such a client did so for too long: what came for it was gathered in memory";
+    FRONT_REDIRECTIONS: Counter "larder_front_redirections" [],
+        "Commands that a server of the cluster sent on to another";
+    FRONT_MOVED_SLOTS: Counter "larder_front_moved_slots" [],
+        "Times slots of the cluster were seen to have another owner";
     FRONT_LATENCY_SECONDS: Histogram "larder_front_latency_seconds" [],
         "How long Redis took, of one reply of those that arrived together";
     CACHE_REQUESTS: Counter "larder_cache_requests" ["cache"], "Reads, however they ended";
