@@ -18,7 +18,7 @@ use crate::resp::command::OnCache;
 use crate::resp::connection::Pause;
 use crate::resp::scratch::{Scratch, recycle};
 use crate::resp::session::{Session, Step};
-use crate::resp::{Protocol, Reply, cached};
+use crate::resp::{Protocol, Reply, cached, written};
 
 /// So much may wait for either side before the other is read no more.
 pub(crate) const WAITING_BYTES_MAX: usize = 256 * 1024;
@@ -391,6 +391,8 @@ fn at_cache(
                 Some(format!("ERR wrong number of arguments for '{}' command", entry.command.name))
             }
             Ok(entry) if entry.command.on_cache != OnCache::Refuse => None,
+            // The door itself says why some of these writes do not happen.
+            Ok(_) if written::takes_writes(cache) && !is_mixed && !pinned.is_in_multi() => None,
             _ => Some(cached::refusal(key, cache.name())),
         }
     };

@@ -38,7 +38,7 @@ mod statistics;
 pub(crate) mod table;
 pub(crate) mod transaction;
 pub(crate) mod worker;
-mod written;
+pub(crate) mod written;
 
 pub use commands::reference;
 pub(crate) use credentials::Credentials;
