@@ -110,8 +110,9 @@ pub trait Bus: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Version>> + Send;
 
     /// Listens from behind `after`, or from the head. `known` is the highest
-    /// version the caller knows of. Returns once it is known whether `after` can
-    /// be continued; if not, [`BusEvent::Lost`] is the first event.
+    /// version the caller knows of: what is announced from now on has a higher one.
+    /// Returns once it is known whether `after` can be continued; if not,
+    /// [`BusEvent::Lost`] is the first event.
     fn subscribe(
         &self,
         after: Option<BusPosition>,

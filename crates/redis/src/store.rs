@@ -135,6 +135,7 @@ impl Store for RedisStore {
             shared: true,
             durable: false,
             follows_bus: true,
+            in_step: !self.shared.links.has_slots() && !self.shared.options.read_from_replicas,
             value_bytes_max: Some(self.shared.options.value_bytes_max),
         }
     }

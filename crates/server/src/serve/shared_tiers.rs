@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use larder::{BytesCodec, Fleet, FleetOptions, Stores};
+use larder::{Fleet, FleetOptions, Stores};
 use larder_core::{Error, ErrorKind, Key, Result};
 use larder_memcached::{
     Credentials, Memcached, MemcachedOptions, MemcachedStore, ServerAddress, StoreOptions,
@@ -46,12 +46,20 @@ pub struct SharedTiers {
 }
 
 impl SharedTiers {
-    /// The stores below the memory of one cache, if there are any. What is kept in
+    /// Adds the places of one cache to its stores, if there are any. What is kept in
     /// them has the cache's own name: an invalidation, which carries it, is about
     /// the key, whatever made the entry.
-    pub(super) fn stores(&self, cache: &str, made_by: &str) -> Option<Stores<Key, Bytes>> {
-        let lease = self.redis.lease(cache);
-        let mut stores = Stores::new(BytesCodec).memory_ttl(self.memory_ttl).lease(lease);
+    pub(super) fn add(
+        &self,
+        mut stores: Stores<Key, Bytes>,
+        cache: &str,
+        made_by: &str,
+    ) -> Stores<Key, Bytes> {
+        if self.memcached.is_none() && !self.keeps_entries_in_redis {
+            // A lease is of no use to who cannot find what another has loaded.
+            return stores;
+        }
+        stores = stores.memory_ttl(self.memory_ttl).lease(self.redis.lease(cache));
         if let Some(memcached) = &self.memcached {
             let mut options = StoreOptions::default();
             options.floor_window = self.floor_window;
@@ -61,7 +69,7 @@ impl SharedTiers {
         if self.keeps_entries_in_redis {
             stores = stores.store("redis", MadeBy::new(self.redis.store(cache), made_by));
         }
-        (self.memcached.is_some() || self.keeps_entries_in_redis).then_some(stores)
+        stores
     }
 }
 

@@ -247,10 +247,11 @@ impl Bus for FaultyBus {
         after: Option<BusPosition>,
         known: Version,
     ) -> Result<FaultySubscription> {
-        let stream = self.stream();
+        let mut stream = self.stream();
         if stream.is_shut_down {
             return Err(Error::new(ErrorKind::ShuttingDown, "the scripted bus was shut down"));
         }
+        stream.version = stream.version.max(known);
         Ok(FaultySubscription {
             changes: self.stream.changed.subscribe(),
             bus: self.clone(),

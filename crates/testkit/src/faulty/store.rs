@@ -1,10 +1,11 @@
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use larder_core::{
-    BusPosition, Capabilities, Clock, Error, ErrorKind, Key, Mark, Moment, PutCondition,
-    PutOutcome, Result, Store, StoredEntry, Tag, Ttl, Verb, Version,
+    Capabilities, Clock, Error, ErrorKind, HeardUpTo, Key, Mark, Moment, PutCondition, PutOutcome,
+    Result, Store, StoredEntry, Tag, Ttl, Verb, Version,
 };
 
 use super::Gate;
@@ -19,13 +20,15 @@ pub struct FaultyStore {
     state: Arc<Mutex<State>>,
     clock: Clock,
     capabilities: Capabilities,
+    /// Whether the process that this handle belongs to has ended.
+    is_over: Arc<AtomicBool>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     slots: HashMap<Key, Slot>,
     marks: HashMap<(Option<Tag>, Verb), Version>,
-    position: Option<BusPosition>,
+    heard: Option<HeardUpTo>,
     faults: VecDeque<StoreFault>,
     calls: u64,
 }
@@ -63,7 +66,20 @@ impl FaultyStore {
             state: Arc::default(),
             clock: clock.into(),
             capabilities: Capabilities { shared: true, ..Capabilities::default() },
+            is_over: Arc::default(),
         }
+    }
+
+    /// The same store as another process opens it, with what is there by then.
+    #[must_use]
+    pub fn opened_again(&self) -> Self {
+        Self { is_over: Arc::default(), ..self.clone() }
+    }
+
+    /// Ends the process of this handle, as kill -9 does: what has not taken effect
+    /// does not any more.
+    pub fn end_process(&self) {
+        self.is_over.store(true, Ordering::SeqCst);
     }
 
     /// The same store as one that no other process uses.
@@ -112,7 +128,12 @@ impl FaultyStore {
         if let StoreFault::Held(gate) = &fault {
             gate.pass().await;
         }
-        let answer = effect(&mut self.state(), self.clock.precise_now());
+        let mut state = self.state();
+        if self.is_over.load(Ordering::SeqCst) {
+            return Err(unreachable("the process of this store has ended"));
+        }
+        let answer = effect(&mut state, self.clock.precise_now());
+        drop(state);
         match fault {
             StoreFault::ReplyLost => Err(unreachable("the scripted store lost its reply")),
             _ => answer,
@@ -245,16 +266,16 @@ impl Store for FaultyStore {
         .await
     }
 
-    async fn note_position(&self, position: BusPosition) -> Result<()> {
+    async fn note_heard(&self, heard: HeardUpTo) -> Result<()> {
         self.call(|state, _| {
-            state.position = Some(position);
+            state.heard = Some(heard);
             Ok(())
         })
         .await
     }
 
-    async fn position(&self) -> Result<Option<BusPosition>> {
-        self.call(|state, _| Ok(state.position)).await
+    async fn heard(&self) -> Result<Option<HeardUpTo>> {
+        self.call(|state, _| Ok(state.heard)).await
     }
 }
 
