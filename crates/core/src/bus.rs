@@ -83,6 +83,10 @@ pub enum BusEvent {
         /// this node had heard of or been given: what began before is told by its
         /// version.
         version: Version,
+        /// Only this reader has missed something: the server that keeps the order has
+        /// been the one all along, and every change it has acknowledged is in stores
+        /// that follow it in step. In doubt it is not so.
+        is_intact: bool,
     },
     /// The connection was made anew, perhaps to another server that lacks what
     /// the old one had acknowledged. Whoever announced a change a short time ago

@@ -27,7 +27,9 @@ use crate::subscription::subscribe;
 ///     +zrem +time +publish +subscribe
 /// ```
 ///
-/// A user that is not in database 0 needs `select`.
+/// A user that is not in database 0 needs `select`. One with `info` goes on with less
+/// work after it has missed messages: it can tell that the server has been the primary
+/// all along, and so that entries there are valid still.
 pub const RIGHTS: [&str; 23] = [
     "eval",
     "evalsha",

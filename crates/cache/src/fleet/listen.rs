@@ -131,10 +131,12 @@ impl Shared {
                     member.trust_for(remaining);
                 }
             }
-            BusEvent::Lost { head, version } => {
+            BusEvent::Lost { head, version, is_intact } => {
                 self.counts.gaps.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(%version, "changes were missed: what is in memory is in doubt");
-                self.doubt(version);
+                tracing::warn!(
+                    %version, is_intact, "changes were missed: what is in memory is in doubt"
+                );
+                self.doubt(version, is_intact);
                 self.reach(head, version);
             }
             BusEvent::Reconnected => {
@@ -162,10 +164,13 @@ impl Shared {
         }
     }
 
-    fn doubt(&self, version: Version) {
+    fn doubt(&self, version: Version, is_intact: bool) {
         self.observe(version);
         for member in self.all_members() {
-            member.doubt_below(version);
+            match is_intact {
+                true => member.missed_below(version),
+                false => member.doubt_below(version),
+            }
         }
     }
 }

@@ -44,6 +44,8 @@ pub(crate) trait Member: Send + Sync {
     fn hear(self: Arc<Self>, change: &Change, verb: Verb, version: Version);
     /// Something older than this version may have been touched without a word.
     fn doubt_below(&self, version: Version);
+    /// The same, but stores that follow the bus in step know what it was.
+    fn missed_below(&self, version: Version);
     /// What follows is heard from here on. What was said before, and after what was
     /// heard last, was not: nothing older than this version is known to be valid.
     fn begin_anew(&self, version: Version);

@@ -30,11 +30,22 @@ impl<K: CacheKey, V: CacheValue> Member for Engine<K, V> {
         self.lower.iter().flat_map(|lower| &lower.tiers).for_each(|tier| tier.doubt_below(version));
     }
 
+    fn missed_below(&self, version: Version) {
+        self.doubt_memory_below(version);
+        for tier in self.lower.iter().flat_map(|lower| &lower.tiers) {
+            match tier.follows_bus_in_step() {
+                true => tier.ask_anew(),
+                false => tier.doubt_below(version),
+            }
+        }
+    }
+
     fn begin_anew(&self, version: Version) {
         self.doubt_memory_below(version);
         for tier in self.lower.iter().flat_map(|lower| &lower.tiers) {
             match tier.hearing() {
                 Some(hearing) => hearing.begin_anew(),
+                // As it is to a process that starts.
                 None if tier.follows_bus_in_step() => tier.ask_anew(),
                 None => tier.doubt_below(version),
             }

@@ -50,14 +50,21 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     /// Whether a store may be read: it has heard of all that this process has. Waits
     /// for the first attempt, no longer than for any call of it.
     pub(super) async fn has_heard(self: &Arc<Self>, lower: &Lower<K, V>, tier: &StoreTier) -> bool {
-        let Some(hearing) = tier.hearing().filter(|hearing| !hearing.has_caught_up()) else {
-            return true;
-        };
+        let Some(hearing) = tier.hearing() else { return true };
+        if hearing.has_caught_up() {
+            return self.is_as_current_as_memory(tier);
+        }
         if !hearing.has_failed() || !self.runtime.upkeep_runs() {
             self.catch_up_later();
         }
         let deadline = self.clock.precise_now() + lower.timeout;
         self.within(deadline, hearing.first_attempt()).await == Some(true)
+    }
+
+    /// Whether a store of this process alone has heard something lately: it knows no
+    /// more than memory does.
+    pub(super) fn is_as_current_as_memory(&self, tier: &StoreTier) -> bool {
+        tier.hearing().is_none() || self.trusts_memory(self.clock.precise_now())
     }
 
     /// The version that an entry of this store has today: nothing was invalidated

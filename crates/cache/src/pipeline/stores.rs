@@ -97,7 +97,9 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             tier.meet_again(self.grounds(), |past| self.recall(&past)).await?;
         }
         self.meet(tier).await?;
-        tier.get_many(keys, self.grounds()).await
+        let read = tier.get_many(keys, self.grounds()).await?;
+        // A disk may take its time.
+        self.is_as_current_as_memory(tier).then_some(read)
     }
 
     /// Whether nodes hear of a change before this store is told of it by another.

@@ -356,7 +356,7 @@ pub async fn a_subscriber_that_leaves_takes_nothing_along<B: Bus>(one: B, two: B
 async fn continues_behind_a_loss<B: Bus>(one: &B, two: &B, from: BusPosition, known: Version) {
     let mut ear = listen(two, Some(from)).await;
     let head = match event(&mut ear).await {
-        BusEvent::Lost { head, version } => {
+        BusEvent::Lost { head, version, .. } => {
             assert!(version >= known, "{known} was announced, and {version} is the highest");
             head
         }

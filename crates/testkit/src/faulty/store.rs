@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use larder_core::{
-    Capabilities, Clock, Error, ErrorKind, HeardUpTo, Key, Mark, Moment, PutCondition, PutOutcome,
-    Result, Store, StoredEntry, Tag, Ttl, Verb, Version,
+    Capabilities, Change, Clock, Error, ErrorKind, HeardUpTo, Key, Mark, Moment, PutCondition,
+    PutOutcome, Result, Store, StoredEntry, Tag, Ttl, Verb, Version,
 };
 
 use super::Gate;
@@ -33,7 +33,7 @@ struct State {
     calls: u64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Slot {
     Held {
         entry: StoredEntry,
@@ -88,6 +88,44 @@ impl FaultyStore {
         self.capabilities.shared = false;
         self.capabilities.durable = true;
         self
+    }
+
+    /// The same store as one that follows a bus in step: [`super::FaultyBus::attach`]
+    /// has it do so.
+    #[must_use]
+    pub fn following(mut self) -> Self {
+        (self.capabilities.follows_bus, self.capabilities.in_step) = (true, true);
+        self
+    }
+
+    /// A change that the bus of the same server has.
+    pub(super) fn follow(&self, change: &Change, verb: Verb, version: Version) {
+        let mut state = self.state();
+        let tags = match change {
+            Change::Keys(keys) => return state.invalidate(keys, version, verb),
+            Change::Tags(tags) => tags.iter().cloned().map(Some).collect(),
+            _ => vec![None],
+        };
+        let mark = |tag| Mark { tag, verb, version };
+        state.mark(&tags.into_iter().map(mark).collect::<Vec<_>>());
+    }
+
+    /// Another store with the same in it.
+    pub(super) fn copied(&self) -> Self {
+        let State { slots, marks, heard, .. } = &*self.state();
+        let state =
+            State { slots: slots.clone(), marks: marks.clone(), heard: *heard, ..State::default() };
+        Self { state: Arc::new(Mutex::new(state)), ..self.clone() }
+    }
+
+    /// Has what another store has.
+    pub(super) fn become_like(&self, other: &Self) {
+        let other = other.copied();
+        let mut copy = other.state();
+        let mut state = self.state();
+        state.slots = std::mem::take(&mut copy.slots);
+        state.marks = std::mem::take(&mut copy.marks);
+        state.heard = copy.heard;
     }
 
     /// The same store with a largest value, in bytes.
@@ -173,6 +211,29 @@ impl FaultyStore {
     }
 }
 
+impl State {
+    fn invalidate(&mut self, keys: &[Key], at: Version, verb: Verb) {
+        for key in keys {
+            match (self.slots.get_mut(key), verb) {
+                (Some(Slot::Held { entry, floor, .. }), Verb::Expire) if entry.version < at => {
+                    entry.fresh_for = Ttl::For(Duration::ZERO);
+                    *floor = at.max(*floor);
+                }
+                (Some(Slot::Held { entry, .. }), _) if entry.version >= at => {}
+                (Some(Slot::Removed(earlier)), _) if *earlier > at => {}
+                _ => drop(self.slots.insert(key.clone(), Slot::Removed(at))),
+            }
+        }
+    }
+
+    fn mark(&mut self, marks: &[Mark]) {
+        for mark in marks {
+            let held = self.marks.entry((mark.tag.clone(), mark.verb)).or_default();
+            *held = mark.version.max(*held);
+        }
+    }
+}
+
 impl Store for FaultyStore {
     fn capabilities(&self) -> Capabilities {
         self.capabilities
@@ -215,17 +276,7 @@ impl Store for FaultyStore {
 
     async fn invalidate_many(&self, keys: &[Key], at: Version, verb: Verb) -> Result<()> {
         self.call(|state, _| {
-            for key in keys {
-                match (state.slots.get_mut(key), verb) {
-                    (Some(Slot::Held { entry, floor, .. }), Verb::Expire) if entry.version < at => {
-                        entry.fresh_for = Ttl::For(Duration::ZERO);
-                        *floor = at.max(*floor);
-                    }
-                    (Some(Slot::Held { entry, .. }), _) if entry.version >= at => {}
-                    (Some(Slot::Removed(earlier)), _) if *earlier > at => {}
-                    _ => drop(state.slots.insert(key.clone(), Slot::Removed(at))),
-                }
-            }
+            state.invalidate(keys, at, verb);
             Ok(())
         })
         .await
@@ -233,10 +284,7 @@ impl Store for FaultyStore {
 
     async fn mark(&self, marks: &[Mark]) -> Result<()> {
         self.call(|state, _| {
-            for mark in marks {
-                let held = state.marks.entry((mark.tag.clone(), mark.verb)).or_default();
-                *held = mark.version.max(*held);
-            }
+            state.mark(marks);
             Ok(())
         })
         .await

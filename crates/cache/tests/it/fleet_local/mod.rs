@@ -2,6 +2,7 @@
 //! there is heard before the store is read.
 
 mod courses;
+mod gaps;
 mod starts;
 
 use std::sync::Arc;
@@ -17,6 +18,9 @@ use larder_core::{
 use larder_testkit::faulty::{Answer, FaultyBus, FaultyStore, Gate, StoreFault};
 
 use crate::support::*;
+
+/// By so much may a process be behind that hears nothing.
+const BOUND: Duration = Duration::from_secs(1);
 
 /// Long enough for every heartbeat, and for noting how far was heard.
 const A_WHILE: Duration = Duration::from_millis(1200);
@@ -35,6 +39,8 @@ struct World {
     origin: Truth,
     bus: FaultyBus,
     disk: FaultyStore,
+    /// A store of all, which follows the bus in step.
+    shared: Option<FaultyStore>,
     policy: Policy,
 }
 
@@ -43,7 +49,15 @@ impl World {
         let rows = (0..8).map(|number| (user(number), 1));
         let origin = Truth::with_batch_limit(1000).with_rows(rows.chain([(ann(), 1)]));
         let disk = FaultyStore::new(larder::Clock::monotonic()).local();
-        Self { origin, bus: FaultyBus::new(), disk, policy }
+        Self { origin, bus: FaultyBus::new(), disk, shared: None, policy }
+    }
+
+    /// The same with a store that all share, on the server of the bus.
+    fn sharing(policy: Policy) -> Self {
+        let world = Self::new(policy);
+        let shared = FaultyStore::new(larder::Clock::monotonic()).following();
+        world.bus.attach("user", &shared);
+        Self { shared: Some(shared), ..world }
     }
 
     /// A process that opens the store.
@@ -53,22 +67,31 @@ impl World {
 
     async fn start_at(&self, bus: FaultyBus) -> Process {
         let options = FleetOptions::default().timeout(Duration::from_millis(50));
+        let options = options.staleness_bound(BOUND);
         let fleet = Fleet::join(Arc::new(bus.clone()), options).await.expect("it joins");
         let store = self.disk.opened_again();
         let clock = ManualClock::new();
         clock.advance(MINUTE);
-        let stores = Stores::new(JsonCodec).store("disk", store.clone()).memory_ttl(None);
+        let mut stores = Stores::new(JsonCodec).store("disk", store.clone()).memory_ttl(None);
+        if let Some(shared) = &self.shared {
+            stores = stores.store("shared", shared.clone());
+        }
         let users = self.cache(&fleet, &clock).stores(stores).build().expect("a coherent cache");
         Process { users, fleet, bus, store, clock }
     }
 
-    /// A process without any store.
+    /// A process without a store of its own.
     async fn other(&self) -> Process {
         let bus = self.bus.join();
         let fleet = Fleet::join(Arc::new(bus.clone()), FleetOptions::default()).await;
         let (fleet, clock) = (fleet.expect("it joins"), ManualClock::new());
         clock.advance(MINUTE);
-        let users = self.cache(&fleet, &clock).build().expect("a coherent cache");
+        let mut cache = self.cache(&fleet, &clock);
+        if let Some(shared) = &self.shared {
+            let stores = Stores::new(JsonCodec).store("shared", shared.clone()).memory_ttl(None);
+            cache = cache.stores(stores);
+        }
+        let users = cache.build().expect("a coherent cache");
         Process { users, fleet, bus, store: self.disk.opened_again(), clock }
     }
 

@@ -143,6 +143,27 @@ async fn without_the_bus_a_store_is_not_read_and_with_it_it_is_again() {
     assert_eq!(process.read(&user(1)).await, (1, Tier::Store(0)), "it is valid, and was here");
 }
 
+/// A store that hears nothing knows no more than memory.
+#[tokio::test(start_paused = true)]
+async fn without_a_sign_of_life_the_store_is_not_read_either() {
+    let world = World::new(plain());
+    let other = world.other().await;
+    let process = world.start().await;
+    process.caught_up().await;
+    process.read(&user(0)).await;
+    process.pass(A_WHILE).await;
+    process.bus.stall();
+    process.users.inspect(&user(0)).expect("it is in memory");
+    world.origin.set(user(0), 2);
+    other.users.remove(&user(0)).await.expect("it is announced");
+    process.pass(BOUND + Duration::from_millis(100)).await;
+    assert_eq!(process.read(&user(0)).await, (2, Tier::Origin));
+    process.bus.resume();
+    process.pass(A_WHILE).await;
+    process.read(&user(0)).await;
+    assert_eq!(process.read(&user(0)).await, (2, Tier::Memory));
+}
+
 /// What is noted is never ahead of what the store was told.
 #[tokio::test(start_paused = true)]
 async fn a_place_is_noted_only_once_the_store_was_told_of_all_before_it() {
