@@ -10,14 +10,12 @@ use crate::shared::Shared;
 /// has the same name as before has been the primary meanwhile, and kept everything
 /// that it had acknowledged in memory.
 ///
-/// The user needs the right `info` for it, which a tier can do without: then nobody
-/// knows.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct PrimaryId(String);
 
 impl PrimaryId {
-    /// Asks. One round trip. `None` if it is not told, and in a cluster, where
-    /// entries lie on other servers.
+    /// Asks. One round trip. `None` if it is not told: then nobody knows. Nor does
+    /// anybody in a cluster, where entries lie on other servers.
     pub(crate) async fn ask(shared: &Shared, open: &mut Open) -> Option<Self> {
         if shared.links.has_slots() {
             return None;

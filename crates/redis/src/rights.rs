@@ -24,13 +24,11 @@ use crate::subscription::subscribe;
 ///     ~larder:* ~{larder}:* &larder:* &{larder}:*
 ///     +eval +evalsha +mget +get +getrange +set +setrange +del +pttl +pexpire
 ///     +persist +hset +hmget +xadd +xrange +zadd +zscore +zrange +zrangebyscore
-///     +zrem +time +publish +subscribe
+///     +zrem +time +publish +subscribe +info
 /// ```
 ///
-/// A user that is not in database 0 needs `select`. One with `info` goes on with less
-/// work after it has missed messages: it can tell that the server has been the primary
-/// all along, and so that entries there are valid still.
-pub const RIGHTS: [&str; 23] = [
+/// A user that is not in database 0 needs `select`.
+pub const RIGHTS: [&str; 24] = [
     "eval",
     "evalsha",
     "mget",
@@ -54,6 +52,7 @@ pub const RIGHTS: [&str; 23] = [
     "time",
     "publish",
     "subscribe",
+    "info",
 ];
 
 /// What a cluster takes beside [`RIGHTS`].

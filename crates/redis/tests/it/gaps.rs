@@ -18,12 +18,13 @@ async fn comes_back(
     proxy: &FaultProxy,
     meanwhile: impl AsyncFnOnce(),
 ) -> bool {
-    let tier = RedisTier::connect(options).await.expect("the server runs");
+    let tier = RedisTier::connect_lazily(options).expect("the options are right");
     let mut reader = subscribe(&tier, None).await;
     publish(&connect(servers.primary()).await, &removal("heard")).await;
     message(&mut reader).await;
     until_current(&mut reader).await;
-    proxy.all().stall(Direction::Both);
+    // What is on its way is lost; lifted, the connection breaks.
+    proxy.all().black_hole(Direction::ToClient);
     publish(&connect(servers.primary()).await, &removal("missed")).await;
     servers.wait_until_in_step();
     meanwhile().await;
@@ -94,14 +95,14 @@ fn one_that_was_a_replica_for_a_while_may_lack_something() {
 #[test]
 fn who_may_not_ask_who_it_is_does_not_know() {
     block_on(async {
-        let rights: Vec<String> =
-            larder_redis::RIGHTS.iter().map(|right| format!("+{right}")).collect();
+        let rights = larder_redis::RIGHTS.iter().filter(|right| **right != "info");
+        let rights: Vec<String> = rights.map(|right| format!("+{right}")).collect();
         let user = format!("app on >pass ~* &* {}", rights.join(" "));
         let options = ServerOptions { users: vec![user], ..ServerOptions::default() };
         let servers = Replicated::launch(0, &options);
         let proxy = FaultProxy::start(servers.primary().address());
         let mut options = through(&proxy);
-        (options.user, options.password) = (Some("app".to_owned()), Some("pass".to_owned().into()));
+        (options.user, options.password) = (Some("app".to_owned()), Some("pass".to_owned()));
         assert!(!comes_back(&servers, options, &proxy, async || {}).await);
     });
 }

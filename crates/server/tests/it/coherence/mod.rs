@@ -70,7 +70,7 @@ fn prove(what: &str, setting: Setting) {
             all.staleness_max,
             all.available() * 100.0,
             all.hit_ratio() * 100.0,
-            all.from_disk() * 100.0,
+            all.disk_ratio() * 100.0,
         );
     }
 }

@@ -55,7 +55,7 @@ impl Conduct {
         self.answered as f64 / self.reads.max(1) as f64
     }
 
-    pub(super) fn from_disk(&self) -> f64 {
+    pub(super) fn disk_ratio(&self) -> f64 {
         self.from_disk as f64 / self.answered.max(1) as f64
     }
 
