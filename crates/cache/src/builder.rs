@@ -269,6 +269,8 @@ impl<K: CacheKey, V: CacheValue> CacheBuilder<K, V> {
             closing: AtomicBool::new(false),
             trusted_until: AtomicU64::new(if seat.is_some() { 0 } else { u64::MAX }),
             doubted_below: AtomicU64::new(0),
+            memory_doubted_below: AtomicU64::new(0),
+            expired_below: AtomicU64::new(0),
             settles_at,
             writes_settle_at: AtomicU64::new(0),
             seat,

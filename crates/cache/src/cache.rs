@@ -342,6 +342,17 @@ impl<K: CacheKey, V: CacheValue> Cache<K, V> {
         self.0.clear().await
     }
 
+    /// Waits until stores of this process alone have heard what other nodes said while
+    /// it was not there, at most this long. Returns whether they have: before, they are
+    /// not read. Returns at once if there is no such store or no fleet, and if the bus
+    /// cannot be heard now: it is tried again in the background.
+    ///
+    /// # Cancel safety
+    /// A dropped wait changes nothing.
+    pub async fn until_caught_up(&self, patience: Duration) -> bool {
+        self.0.until_caught_up(patience).await
+    }
+
     /// What memory knows about a key, without counting as a read of it.
     #[must_use]
     pub fn inspect<Q>(&self, key: &Q) -> Option<Inspection>

@@ -59,6 +59,11 @@ pub(crate) struct Engine<K, V> {
     /// What memory holds of older versions may have been invalidated without this
     /// node's hearing of it.
     pub(crate) doubted_below: AtomicU64,
+    /// The same where memory holds it as expired: what a store has of older versions
+    /// may be valid still.
+    pub(crate) memory_doubted_below: AtomicU64,
+    /// Entries of older versions were expired all together, by somebody who said so.
+    pub(crate) expired_below: AtomicU64,
     /// Until when a store that is told of changes after the bus may still be told of
     /// one that was announced before this node listened.
     pub(crate) settles_at: Moment,

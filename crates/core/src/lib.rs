@@ -57,7 +57,9 @@ pub use lease::{DynLease, Lease, LeaseGrant, LeaseToken};
 pub use loaded::{LoadCause, LoadContext, Loaded, Outcome};
 pub use moment::Moment;
 pub use origin::{BoxFuture, DynOrigin, Origin};
-pub use store::{Capabilities, DynStore, Mark, PutCondition, PutOutcome, Store, StoredEntry};
+pub use store::{
+    Capabilities, DynStore, HeardUpTo, Mark, PutCondition, PutOutcome, Store, StoredEntry,
+};
 pub use tag::{Tag, Tags};
 pub use ttl::{Ttl, TtlClass};
 pub use version::Version;

@@ -1,6 +1,7 @@
 use std::borrow::Borrow;
 use std::hash::Hash;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use larder_core::{
     Announcement, Change, Class, Cover, Entry, Error, ErrorKind, Mark, Moment, Reach, Result, Tag,
@@ -341,7 +342,10 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             (Some(tag), Verb::Remove) => self.memory.remove_tag_at(tag, mark.version),
             (Some(tag), Verb::Expire) => self.memory.expire_tag_at(tag, mark.version, now),
             (None, Verb::Remove) => self.memory.clear_at(mark.version),
-            (None, Verb::Expire) => self.memory.expire_all_at(mark.version, now),
+            (None, Verb::Expire) => {
+                self.expired_below.fetch_max(mark.version.get(), Ordering::AcqRel);
+                self.memory.expire_all_at(mark.version, now);
+            }
         }
     }
 

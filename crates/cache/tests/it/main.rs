@@ -9,6 +9,7 @@ mod events;
 mod fences;
 mod fleet;
 mod fleet_adrift;
+mod fleet_local;
 mod freshness;
 mod leases;
 mod shutdown;

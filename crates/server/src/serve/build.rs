@@ -1,7 +1,7 @@
 //! Builds the planned caches.
 
 use bytes::Bytes;
-use larder::{Cache, Memory};
+use larder::{BytesCodec, Cache, Memory, Stores};
 use larder_core::{Error, ErrorKind, Key, Result};
 use larder_disk::DiskTier;
 
@@ -116,14 +116,16 @@ async fn open_cache(
     }
     if class.may_leave_process() {
         let made_by = made_by::describe(planned, &origin.database);
-        let stores = match (tiers.disk, tiers.shared) {
-            (Some(disk), _) => Some(disk::stores(disk, &planned.name, &made_by)?),
-            (None, Some(shared)) => shared.stores(&planned.name, &made_by),
-            (None, None) => None,
-        };
-        if let Some(stores) = stores {
-            builder = builder.stores(stores);
+        // Nearest first: a hit on this machine's disk costs no round trip. A cache
+        // without any store has none of these.
+        let mut stores = Stores::new(BytesCodec);
+        if let Some(disk) = tiers.disk {
+            stores = disk::add(stores, disk, &planned.name, &made_by)?;
         }
+        if let Some(shared) = tiers.shared {
+            stores = shared.add(stores, &planned.name, &made_by);
+        }
+        builder = builder.stores(stores);
     }
     if let Some(fallback) = &options.fallback {
         let answer = Bytes::from(fallback.to_string());

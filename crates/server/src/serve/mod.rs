@@ -156,6 +156,13 @@ async fn start(settings: Settings) -> Result<(Door, Arc<Server>, admin::Listener
     let registry =
         build::build(&settings, &connected, &plan, &division, tiers).await.map_err(Diagnostics)?;
     let registry = Arc::new(registry);
+    // Before clients are answered: until then it would be as if the disk were empty.
+    let caught_up = registry.served().iter().map(|cache| cache.cache.until_caught_up(CATCH_UP));
+    if !join_all(caught_up).await.iter().all(|caught_up| *caught_up) {
+        tracing::warn!(
+            "what other servers removed meanwhile is not known yet: the disk is read once it is"
+        );
+    }
     let keyspace = Arc::new(Keyspace::new(KeyspaceOptions {
         memory_limit: usize::try_from(division.plain_keys).ok(),
         ..KeyspaceOptions::default()
@@ -254,6 +261,9 @@ async fn drain(door: Door, server: &Arc<Server>, admin: admin::Listener, signals
         }
     }
 }
+
+/// How long the start waits for what was said while this server was not there.
+const CATCH_UP: Duration = Duration::from_secs(5);
 
 /// Closing connections politely gets this long, however late it is.
 const CLOSE_LEAST: Duration = Duration::from_millis(500);

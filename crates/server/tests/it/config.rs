@@ -262,9 +262,6 @@ password_env = "A"
 fn mistakes_in_redis() {
     insta::assert_snapshot!(check(
         r#"
-[disk]
-directory = "/var/cache/larder"
-
 [redis]
 url = "http://ann:hunter2@cache"
 urls = ["redis://b"]
@@ -292,6 +289,7 @@ value_size_max = "1GiB"
     let good = "[redis]\nurls = [\"rediss://ann@a\", \"rediss://ann@b\"]\ntopology = \"sentinel\"\n\
                 sentinel_service = \"main\"\nca_file = \"x\"\nmemory_ttl = \"off\"\n";
     assert_eq!(check(good), "");
+    assert_eq!(check(&format!("{good}\n[disk]\ndirectory = \"/var/cache/larder\"\n")), "");
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod demo;
 mod disk;
 mod doctor;
 mod fleet;
+mod fleet_disk;
 mod front;
 mod leases;
 mod postgres;

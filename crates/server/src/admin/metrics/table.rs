@@ -147,6 +147,8 @@ metrics! {
         "Calls of a store below memory that failed or took too long";
     STORE_UNDECODABLE: Counter "larder_store_undecodable" ["cache", "store"],
         "Entries of a store below memory that could not be read";
+    STORE_SUSPECTS: Counter "larder_store_suspects" ["cache", "store"],
+        "Entries of a store below memory that were loaded anew because they may have been invalidated unheard";
     STORE_BREAKER_STATE: Gauge "larder_store_breaker_state" ["cache", "store", "state"],
         "1 for the state the breaker of a store is in: while it is open the store is not asked";
     STORE_BEHIND: Gauge "larder_store_behind" ["cache", "store"],

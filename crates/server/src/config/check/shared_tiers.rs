@@ -74,13 +74,6 @@ fn combinations(checker: &mut Checker<'_>) {
             "add [redis] with a url: it is the bus, and the entries stay in memcached",
         );
     }
-    if config.disk.directory.is_some() && has_redis {
-        checker.error(
-            &["disk"],
-            "[disk] and [redis] cannot be used together yet",
-            "keep [redis] where several servers share what is cached, [disk] where there is one",
-        );
-    }
 }
 
 fn redis(checker: &mut Checker<'_>, redis: &RedisTierOptions) {

@@ -224,8 +224,8 @@ fn write_stores(cache: &ServedCache, text: &mut String) {
         line(
             text,
             format_args!(
-                "store_{}_{}:hits={},misses={},fills={},failures={},undecodable={},breaker={},\
-                 is_behind={}",
+                "store_{}_{}:hits={},misses={},fills={},failures={},undecodable={},suspects={},\
+                 breaker={},is_behind={}",
                 cache.name(),
                 store.name,
                 store.hits,
@@ -233,6 +233,7 @@ fn write_stores(cache: &ServedCache, text: &mut String) {
                 store.fills,
                 store.failures,
                 store.undecodable,
+                store.suspects,
                 super::larder::name_of(store.breaker),
                 u8::from(store.is_behind),
             ),
