@@ -39,11 +39,13 @@
 //! | write through to the origin | [`Cache::write`], [`Cache::write_all`] |
 //! | invalidate a key | [`Cache::remove`], [`Cache::expire`] |
 //! | invalidate many | [`Cache::remove_tag`], [`Cache::expire_tag`], [`Cache::clear`] |
+//! | invalidate what depends on it, too | [`Dependencies`], [`CacheBuilder::dependencies`] |
 //! | agree with other processes | [`Fleet::join`], [`CacheBuilder::fleet`] |
 //! | know what happens | [`Cache::statistics`], [`Cache::events`], [`Cache::inspect`] |
 
 mod builder;
 mod cache;
+mod dependencies;
 mod engine;
 mod fleet;
 mod flight;
@@ -62,6 +64,10 @@ mod telemetry;
 
 pub use builder::{CacheBuilder, Memory};
 pub use cache::Cache;
+pub use dependencies::{
+    Cascade, CascadeBound, CascadeBounds, Dependencies, DependencyGraph, DependencyStatistics,
+    Edge, GraphBuilder, Node, Step, Touch, Touched,
+};
 pub use engine::{CacheKey, CacheValue};
 pub use fleet::{Fleet, FleetOptions, FleetStatistics};
 pub use hit::{Freshness, Hit, StaleReason, Tier};

@@ -20,7 +20,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use larder_core::{Announcement, Change, DynBus, Error, ErrorKind, Result, Verb, Version};
+use larder_core::{
+    Announcement, BusMessage, Change, DynBus, Error, ErrorKind, Result, Verb, Version,
+};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -37,6 +39,11 @@ pub(crate) trait Member: Send + Sync {
     fn doubt_below(&self, version: Version);
     /// Nothing that is older than this is missing. It holds for `remaining`.
     fn trust_for(&self, remaining: Duration);
+}
+
+/// Who hears every change, of whatever cache, after the caches that it is about.
+pub(crate) trait Listener: Send + Sync {
+    fn heard(self: Arc<Self>, message: &BusMessage);
 }
 
 /// A process among others that keep the same data: what one of them invalidates
@@ -96,6 +103,7 @@ struct Shared {
     /// The highest version heard of: with it every load begins.
     heard: AtomicU64,
     members: Mutex<HashMap<String, Vec<Weak<dyn Member>>>>,
+    listeners: Mutex<Vec<Weak<dyn Listener>>>,
     /// When the last sign of life came, and how old it was.
     current: Mutex<Option<(Instant, Duration)>>,
     outbox: Mutex<Outbox>,
@@ -131,6 +139,7 @@ impl Fleet {
             options,
             heard: AtomicU64::new(0),
             members: Mutex::default(),
+            listeners: Mutex::default(),
             current: Mutex::default(),
             outbox: Mutex::default(),
             mail: Arc::new(Notify::new()),
@@ -208,6 +217,17 @@ impl Fleet {
         namesakes.push(member);
     }
 
+    /// Gives somebody what is heard about any cache from now on.
+    pub(crate) fn listen(&self, listener: Weak<dyn Listener>) {
+        let mut listeners = self.0.listeners.lock();
+        listeners.retain(|listener| listener.strong_count() > 0);
+        listeners.push(listener);
+    }
+
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Announces a change, now or as soon as it can be. Returns its version: above
     /// every one heard of, in any case.
     ///
@@ -277,6 +297,10 @@ impl Shared {
     fn members_of(&self, cache: &str) -> Vec<Arc<dyn Member>> {
         let members = self.members.lock();
         members.get(cache).into_iter().flatten().filter_map(Weak::upgrade).collect()
+    }
+
+    fn listeners(&self) -> Vec<Arc<dyn Listener>> {
+        self.listeners.lock().iter().filter_map(Weak::upgrade).collect()
     }
 
     fn all_members(&self) -> Vec<Arc<dyn Member>> {

@@ -13,9 +13,11 @@
 //! | degrade: stale within its cap, the fallback, an error | `read::Engine::degrade` |
 //! | what other nodes have invalidated | `hear` |
 //! | put, expire, remove: fence, version, memory | `write` |
+//! | what depends on a change | `cascade` |
 //! | write to the origin: hold, commit, tell | `through` |
 
 mod batch;
+mod cascade;
 mod departure;
 mod hear;
 mod land;

@@ -85,7 +85,9 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
 
     /// Whether nodes hear of a change before this store is told of it.
     fn hears_before(&self, tier: &StoreTier) -> bool {
-        self.seat.is_some() && !tier.follows_bus()
+        // Nobody announces what a change of another cache touches in this one.
+        let depends = || self.dependence.as_ref().is_some_and(|it| it.is_dependent());
+        self.seat.is_some() && (!tier.follows_bus() || depends())
     }
 
     /// Gives what a store has to those who wait, if it may still be given, and

@@ -4,6 +4,7 @@ mod batches;
 mod budget;
 mod build;
 mod degraded;
+mod dependencies;
 mod early_refresh;
 mod events;
 mod fences;
