@@ -106,6 +106,8 @@ mod guide {
     struct StampedeProtection;
     #[doc = include_str!("../../../docs/guide/tiers.md")]
     struct Tiers;
+    #[doc = include_str!("../../../docs/guide/dependencies.md")]
+    struct WhatDependsOnWhat;
     #[doc = include_str!("../../../docs/guide/many-nodes.md")]
     struct ManyNodes;
 }

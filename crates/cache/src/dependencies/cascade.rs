@@ -8,10 +8,10 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use larder_core::Tag;
+use larder_core::{KeyPattern, Tag};
 
 use super::bounds::CascadeBound;
-use super::graph::{DependencyGraph, Edge, Template, Via};
+use super::graph::{DependencyGraph, Edge, TagForm, Template, Via, is_ambiguous};
 
 /// Something of a cache or a service that changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -94,11 +94,7 @@ impl DependencyGraph {
     /// longer than 200 bytes.
     #[must_use]
     pub fn touches(&self, node: usize, touch: Touch<'_>) -> bool {
-        let matches = |edge: &usize, text: &str| match &self.edges[*edge].template {
-            Template::Any => true,
-            Template::Constant(constant) => constant == text,
-            Template::Pattern(pattern) => pattern.matches(text),
-        };
+        let matches = |edge: &usize, text: &str| self.edges[*edge].matches(text);
         let outgoing = &self.outgoing[node];
         match touch {
             Touch::Key(_) if outgoing.is_empty() => false,
@@ -109,7 +105,8 @@ impl DependencyGraph {
                 })
             }
             Touch::Tag(tag) => {
-                !outgoing.is_empty() || self.of_tags.iter().any(|edge| matches(edge, tag))
+                let is_of_node = !outgoing.is_empty() && self.may_have(node, tag);
+                is_of_node || self.of_tags.iter().any(|edge| matches(edge, tag))
             }
             Touch::All => !outgoing.is_empty(),
         }
@@ -121,12 +118,25 @@ impl DependencyGraph {
     pub fn cascade(&self, name: &str, touches: &[Touch<'_>]) -> Cascade {
         match self.find(name) {
             Some(node) if touches.iter().any(|touch| self.touches(node, *touch)) => {
-                Course::new(self).run(Some(node), touches)
+                let changes: Vec<_> = touches.iter().map(|touch| (Some(node), *touch)).collect();
+                Course::new(self).run(&changes)
             }
             Some(_) => Cascade::default(),
             None if self.of_tags.is_empty() => Cascade::default(),
-            None => Course::new(self).run(None, touches),
+            None => {
+                let changes: Vec<_> = touches.iter().map(|touch| (None, *touch)).collect();
+                Course::new(self).run(&changes)
+            }
         }
+    }
+
+    /// What is touched where this tag is invalidated in every cache whose tags are
+    /// known.
+    pub fn cascade_of_tag(&self, tag: &str) -> Cascade {
+        let is_known = |node: &usize| self.nodes[*node].tags.is_some() && self.may_have(*node, tag);
+        let known = (0..self.nodes.len()).filter(is_known).map(Some);
+        let changes: Vec<_> = known.chain([None]).map(|node| (node, Touch::Tag(tag))).collect();
+        Course::new(self).run(&changes)
     }
 
     /// A step in words: `order: key order:7, tag @customer:17`.
@@ -183,16 +193,16 @@ impl<'g> Course<'g> {
         Self { graph, reached, open, bounds: Vec::new(), noted: 0 }
     }
 
-    fn run(mut self, node: Option<usize>, touches: &[Touch<'_>]) -> Cascade {
+    fn run(mut self, changes: &[(Option<usize>, Touch<'_>)]) -> Cascade {
         // What changed is not touched again on the way round a cycle.
         let mut changed = HashSet::new();
-        for touch in touches {
-            self.begin(node, *touch);
+        for (node, touch) in changes {
+            self.begin(*node, *touch);
             match (node, touch) {
                 (Some(node), Touch::Key(key)) => {
-                    changed.insert((node, (*key).to_owned()));
+                    changed.insert((*node, (*key).to_owned()));
                 }
-                (Some(node), Touch::All) => self.at(node).is_all = true,
+                (Some(node), Touch::All) => self.at(*node).is_all = true,
                 _ => {}
             }
         }
@@ -207,12 +217,10 @@ impl<'g> Course<'g> {
                 }
             }
         }
-        let all = touches.contains(&Touch::All);
-        let steps = self.reached.into_iter().filter_map(|((_, place), reached)| {
-            let is_changed = Some(place) == node;
-            let touched = reached
-                .into_touched(|key| is_changed && changed.contains(&(place, key.clone())))?;
-            (!(is_changed && all)).then_some(Step { node: place, touched })
+        let steps = self.reached.into_iter().filter_map(|((_, node), reached)| {
+            let touched = reached.into_touched(|key| changed.contains(&(node, key.clone())))?;
+            let is_all = changes.contains(&(Some(node), Touch::All));
+            (!is_all).then_some(Step { node, touched })
         });
         Cascade { steps: steps.collect(), bounds: self.bounds }
     }
@@ -239,6 +247,7 @@ impl<'g> Course<'g> {
                 }
                 (text, None)
             }
+            Touch::Tag(tag) if !graph.may_have(node, tag) => return,
             Touch::Tag(tag) => (String::new(), Some(graph.tagged(node, tag).unwrap_or_else(any))),
             Touch::All => (String::new(), Some(any())),
         };
@@ -406,12 +415,16 @@ impl DependencyGraph {
                 let is_it = constant == text;
                 return is_it.then(|| Read { values: Vec::new(), text: Some(text.clone()) });
             }
+            (Template::Pattern(pattern), Some(tag), _) if edge.source.is_none() => {
+                values_of_tag(pattern, tag)
+                    .or_else(|| edge.matches(tag).then(|| nothing_of(pattern)))?
+            }
             (Template::Pattern(pattern), Some(text), _) => {
                 let values = pattern.match_key(text)?;
                 values.into_iter().map(|value| Some(value.into_owned())).collect()
             }
             (Template::Pattern(_), None, From::Set(set)) if edge.is_same_shape => (*set).clone(),
-            (Template::Pattern(pattern), ..) => vec![None; pattern.parameters().len()],
+            (Template::Pattern(pattern), ..) => nothing_of(pattern),
             (Template::Constant(_), ..) => Vec::new(),
         };
         Some(Read { values, text })
@@ -422,7 +435,7 @@ impl DependencyGraph {
     }
 
     /// What of a cache's keys is known from fields with these names.
-    fn named(&self, node: usize, names: &larder_core::KeyPattern, values: &Set) -> Set {
+    fn named(&self, node: usize, names: &KeyPattern, values: &Set) -> Set {
         let value = |name: &String| {
             let place = names.parameters().iter().position(|known| known == name)?;
             values[place].clone()
@@ -431,13 +444,21 @@ impl DependencyGraph {
         keys.map_or_else(Vec::new, |keys| keys.parameters().iter().map(value).collect())
     }
 
-    /// What is known of the keys of entries with this tag, if all tags of the cache
-    /// are known.
+    /// Whether entries of a cache may have this tag.
+    fn may_have(&self, node: usize, tag: &str) -> bool {
+        let is_of = |form: &TagForm| tag.starts_with(&form.prefix);
+        // What depends on something has tags of that.
+        self.nodes[node].tags.as_ref().is_none_or(|forms| forms.iter().any(is_of))
+            || tag.starts_with('@')
+    }
+
+    /// What is known of the keys of entries with this tag.
     fn tagged(&self, node: usize, tag: &str) -> Option<Set> {
-        let mut matching = self.nodes[node].tags.iter().filter(|known| known.matches(tag));
-        let pattern = matching.next().filter(|_| matching.next().is_none())?;
-        let values = pattern.match_key(tag)?.into_iter().map(|it| Some(it.into_owned())).collect();
-        Some(self.named(node, pattern, &values))
+        let forms = self.nodes[node].tags.as_ref()?;
+        let mut matching = forms.iter().filter(|form| tag.starts_with(&form.prefix));
+        let form = matching.next().filter(|_| matching.next().is_none())?;
+        let pattern = form.pattern.as_ref()?;
+        Some(self.named(node, pattern, &values_of_tag(pattern, tag)?))
     }
 
     /// The tags of what a loader derived from a change of the source.
@@ -451,6 +472,21 @@ impl DependencyGraph {
             None => vec![loader_tag(name)],
         }
     }
+}
+
+/// The values in a tag, in which nothing is escaped. `None` if it cannot be told where
+/// one ends and the next begins.
+fn values_of_tag(pattern: &KeyPattern, tag: &str) -> Option<Set> {
+    if is_ambiguous(pattern, tag) {
+        return None;
+    }
+    let escaped = tag.replace('%', "%25");
+    let values = pattern.match_key(&escaped)?;
+    Some(values.into_iter().map(|value| Some(value.into_owned())).collect())
+}
+
+fn nothing_of(pattern: &KeyPattern) -> Set {
+    vec![None; pattern.parameters().len()]
 }
 
 /// The tag of everything that was derived from a cache.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use larder_core::{Error, ErrorKind, KeyPattern, Result};
 
-use super::graph::{Edge, Node, Template, Via};
+use super::graph::{Edge, Node, TagForm, Template, Via};
 
 /// A dependency as it was declared.
 #[derive(Clone, Debug)]
@@ -88,6 +88,19 @@ impl Declared {
         Ok((Some(node), template))
     }
 
+    /// Whether it can be read, whatever caches there are.
+    pub(super) fn check(&self) -> Result<()> {
+        if let Some(tag) = self.on.strip_prefix(TAG) {
+            self.template(tag)?;
+        } else if let Some(rest) = self.on.strip_prefix(SERVICE) {
+            node(rest.split(':').next().unwrap_or_default(), None, None)?;
+            self.template(rest)?;
+        } else {
+            self.template(&self.on)?;
+        }
+        Ok(())
+    }
+
     fn template(&self, text: &str) -> Result<Template> {
         if !text.contains(['{', '}']) {
             if text.is_empty() {
@@ -109,7 +122,7 @@ impl Declared {
 }
 
 /// The node of a cache.
-pub(super) fn node(name: &str, keys: Option<&str>, tags: &[String]) -> Result<Node> {
+pub(super) fn node(name: &str, keys: Option<&str>, tags: Option<&[String]>) -> Result<Node> {
     let wrong = |message| Error::new(ErrorKind::Config, message).with("cache", name);
     if name.is_empty() || matches!(name, "tag" | "service") || name.contains([':', '{', '}', '@']) {
         return Err(wrong("dependencies cannot tell this name from other words")
@@ -121,8 +134,11 @@ pub(super) fn node(name: &str, keys: Option<&str>, tags: &[String]) -> Result<No
         .map(|text| text.parse::<KeyPattern>())
         .transpose()
         .map_err(|error| wrong("the keys of this cache are no pattern").caused_by(error))?;
-    // One that is constant, or unreadable, tells nothing of the key.
-    let tags = tags.iter().filter_map(|tag| tag.parse().ok()).collect();
+    let form = |tag: &String| {
+        let prefix = tag.split('{').next().unwrap_or_default().to_owned();
+        TagForm { prefix, pattern: tag.parse().ok() }
+    };
+    let tags = tags.map(|tags| tags.iter().map(form).collect());
     Ok(Node { name: name.to_owned(), pattern, is_bare, is_service: false, tags })
 }
 
@@ -134,7 +150,7 @@ fn service(
     if let Some(known) = by_name.get(name) {
         return Ok(*known);
     }
-    nodes.push(Node { is_service: true, ..node(name, None, &[])? });
+    nodes.push(Node { is_service: true, ..node(name, None, None)? });
     by_name.insert(name.to_owned(), nodes.len() - 1);
     Ok(nodes.len() - 1)
 }

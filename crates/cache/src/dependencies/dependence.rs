@@ -4,7 +4,7 @@ use std::sync::Arc;
 use larder_core::{Error, ErrorKind, Key, Result, SharedKey, Tag, Tags, Verb};
 
 use super::cascade::{Touch, loader_tag, loader_tag_of_many};
-use super::graph::{Edge, Template, Via};
+use super::graph::{Edge, Via};
 use super::group::{Dependencies, Following, of_keys};
 
 /// The value of a field of an entry, by name.
@@ -63,19 +63,25 @@ impl<K, V> Dependence<K, V> {
     }
 
     /// What a change of these keys touches. Costs nothing where nothing depends on
-    /// the cache.
+    /// the cache, and no more than the key's text where nothing depends on them.
     pub(crate) fn of_keys<'k>(
         &self,
-        keys: impl IntoIterator<Item = &'k K>,
+        keys: impl IntoIterator<Item = &'k K, IntoIter: Clone>,
         verb: Verb,
     ) -> Option<Following>
     where
         K: 'k,
     {
-        if !self.group.graph().is_source(self.node) {
+        let graph = self.group.graph();
+        let keys = keys.into_iter().map(self.encode);
+        let touches = |key: Key| match std::str::from_utf8(key.as_bytes()) {
+            Ok(text) => graph.touches(self.node, Touch::Key(text)),
+            Err(_) => true,
+        };
+        if !graph.is_source(self.node) || !keys.clone().any(touches) {
             return None;
         }
-        let keys: Vec<Key> = keys.into_iter().map(self.encode).collect();
+        let keys: Vec<Key> = keys.collect();
         self.group.begin(self.node, &of_keys(&keys), verb)
     }
 
@@ -141,12 +147,8 @@ impl<K, V> Dependence<K, V> {
         let tag = text.strip_prefix("tag:");
         let source = if tag.is_some() { None } else { Some(graph.owner(text)?) };
         graph.dependencies_of(self.node).find(|edge| {
-            let is_of = match (&edge.template, tag) {
-                (Template::Any, _) => true,
-                (Template::Constant(constant), tag) => constant == tag.unwrap_or(text),
-                (Template::Pattern(pattern), tag) => pattern.matches(tag.unwrap_or(text)),
-            };
-            matches!(edge.via, Via::Loader) && edge.source == source && is_of
+            let is_loader = matches!(edge.via, Via::Loader);
+            is_loader && edge.source == source && edge.matches(tag.unwrap_or(text))
         })
     }
 

@@ -48,8 +48,16 @@ pub struct Node {
     /// Its keys stand in dependencies behind its name and a colon.
     pub(super) is_bare: bool,
     pub(super) is_service: bool,
-    /// What its tags look like, if all of them look like that.
-    pub(super) tags: Vec<KeyPattern>,
+    /// What all of its tags look like, if that is known.
+    pub(super) tags: Option<Vec<TagForm>>,
+}
+
+/// What a tag looks like.
+#[derive(Clone, Debug)]
+pub(super) struct TagForm {
+    /// How it begins.
+    pub(super) prefix: String,
+    pub(super) pattern: Option<KeyPattern>,
 }
 
 /// That the entries of one cache are computed from another, or from what a tag
@@ -95,6 +103,14 @@ impl DependencyGraph {
     /// An empty graph.
     pub fn builder() -> GraphBuilder {
         GraphBuilder::default()
+    }
+
+    /// Whether what a cache depends on can be read, whatever caches there are.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] that says why not.
+    pub fn check_text(dependent: &str, on: &str) -> Result<()> {
+        Declared::new(dependent, on, false).check()
     }
 
     /// Every cache and service, in the order of their declaration.
@@ -145,10 +161,10 @@ impl DependencyGraph {
         (0..self.nodes.len()).map(|node| of_component[self.components.rank(node)]).collect()
     }
 
-    /// Whether a change of this node may touch anything at all. Costs nothing.
+    /// Whether anything depends on this node. Costs nothing.
     #[must_use]
     pub fn is_source(&self, node: usize) -> bool {
-        !self.outgoing[node].is_empty() || !self.of_tags.is_empty()
+        !self.outgoing[node].is_empty()
     }
 
     /// The node that a key belongs to, written as dependencies write it.
@@ -238,6 +254,19 @@ impl Edge {
         }
     }
 
+    /// Whether it is about this key, as dependencies write it, or this tag.
+    #[must_use]
+    pub fn matches(&self, text: &str) -> bool {
+        match &self.template {
+            Template::Any => true,
+            Template::Constant(constant) => constant == text,
+            Template::Pattern(pattern) if self.source.is_none() && is_ambiguous(pattern, text) => {
+                text.starts_with(pattern.prefix())
+            }
+            Template::Pattern(pattern) => pattern.matches(text),
+        }
+    }
+
     /// The names in it whose values an entry has to tell, so that it can carry a tag
     /// of what it was computed from: parameters of its key, or columns of its row.
     #[must_use]
@@ -267,11 +296,18 @@ impl Edge {
     }
 }
 
+/// Whether a value in a tag may hold a colon, so that nobody can tell where it ends.
+pub(super) fn is_ambiguous(pattern: &KeyPattern, tag: &str) -> bool {
+    let colons = |text: &str| text.matches(':').count();
+    let takes_rest = pattern.parameters().len() == 1 && pattern.as_str().ends_with('}');
+    !takes_rest && colons(tag) != colons(pattern.as_str())
+}
+
 /// Puts a [`DependencyGraph`] together.
 #[must_use]
 #[derive(Clone, Debug, Default)]
 pub struct GraphBuilder {
-    nodes: Vec<(String, Option<String>, Vec<String>)>,
+    nodes: Vec<(String, Option<String>, Option<Vec<String>>)>,
     declared: Vec<Declared>,
     bounds: CascadeBounds,
 }
@@ -286,17 +322,24 @@ impl GraphBuilder {
     /// name stands before it, as in `order:{id}`. One that begins with text, such as
     /// `order:{id}`, is that of keys that carry their name themselves.
     pub fn cache(mut self, name: &str, keys: &str) -> Self {
-        self.nodes.push((name.to_owned(), Some(keys.to_owned()), Vec::new()));
+        self.nodes.push((name.to_owned(), Some(keys.to_owned()), None));
         self
     }
 
     /// Says that every tag of a cache looks like one of these, such as
     /// `artist:{artist_id}`, where `{artist_id}` is what a parameter of its key is
-    /// called: a change by tag then touches less of what depends on the cache.
+    /// called: a change by tag then touches less of what depends on the cache, and
+    /// nothing if it is none of these.
     pub fn tags<T: Into<String>>(mut self, cache: &str, tags: impl IntoIterator<Item = T>) -> Self {
         if let Some((_, _, known)) = self.nodes.iter_mut().find(|(name, ..)| name == cache) {
-            known.extend(tags.into_iter().map(Into::into));
+            known.get_or_insert_default().extend(tags.into_iter().map(Into::into));
         }
+        self
+    }
+
+    /// A cache whose keys nobody knows: in dependencies its name stands before them.
+    pub fn cache_of_any_keys(mut self, name: &str) -> Self {
+        self.nodes.push((name.to_owned(), None, None));
         self
     }
 
@@ -338,11 +381,22 @@ impl GraphBuilder {
     /// [`ErrorKind::Config`] that names the first dependency that is wrong, and the
     /// remedy.
     pub fn build(self) -> Result<DependencyGraph> {
+        let (graph, wrong) = self.build_what_can_be()?;
+        wrong.into_iter().next().map_or(Ok(graph), |(_, error)| Err(error))
+    }
+
+    /// The graph without the dependencies that are wrong, and these: which, counted
+    /// from 0 in the order of their declaration, and why.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] if not a dependency is wrong but a cache, or a bound.
+    pub fn build_what_can_be(self) -> Result<(DependencyGraph, Vec<(usize, Error)>)> {
         self.bounds.check()?;
+        let mut wrong = Vec::new();
         let mut nodes: Vec<Node> = Vec::with_capacity(self.nodes.len());
         let mut by_name = HashMap::new();
         for (name, keys, tags) in &self.nodes {
-            nodes.push(declaration::node(name, keys.as_deref(), tags)?);
+            nodes.push(declaration::node(name, keys.as_deref(), tags.as_deref())?);
             if by_name.insert(name.clone(), nodes.len() - 1).is_some() {
                 return Err(Error::new(ErrorKind::Config, "a cache is declared twice")
                     .with("cache", name)
@@ -350,8 +404,11 @@ impl GraphBuilder {
             }
         }
         let mut edges = Vec::with_capacity(self.declared.len());
-        for declared in &self.declared {
-            edges.push(declared.resolve(&mut nodes, &mut by_name)?);
+        for (place, declared) in self.declared.iter().enumerate() {
+            match declared.resolve(&mut nodes, &mut by_name) {
+                Ok(edge) => edges.push(edge),
+                Err(error) => wrong.push((place, error)),
+            }
         }
         if nodes.len() > NODES_MAX || edges.len() > EDGES_MAX {
             return Err(Error::new(ErrorKind::Config, "so many dependencies are not followed")
@@ -369,14 +426,9 @@ impl GraphBuilder {
         }
         let next = |node: usize| outgoing[node].iter().map(|edge| edges[*edge].dependent);
         let components = Components::of(nodes.len(), |node| next(node).collect());
-        Ok(DependencyGraph {
-            nodes,
-            edges,
-            outgoing,
-            of_tags,
-            components,
-            bounds: self.bounds,
-            by_name,
-        })
+        let bounds = self.bounds;
+        let graph =
+            DependencyGraph { nodes, edges, outgoing, of_tags, components, bounds, by_name };
+        Ok((graph, wrong))
     }
 }

@@ -23,7 +23,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     /// waited for, and finished once the change is done.
     pub(super) fn follow_keys<'k>(
         &self,
-        keys: impl IntoIterator<Item = &'k K>,
+        keys: impl IntoIterator<Item = &'k K, IntoIter: Clone>,
         verb: Verb,
     ) -> Option<Following> {
         self.dependence.as_ref()?.of_keys(keys, verb)

@@ -7,7 +7,7 @@ use std::time::Duration;
 use larder::{
     Action, Bus, Cache, CacheBuilder, CascadeBounds, Dependencies, DependencyGraph, ErrorKind,
     Fleet, FleetOptions, GraphBuilder, JsonCodec, LoadContext, Loaded, Origin, Result, Stores,
-    Version, WriteAbilities,
+    Touch, Version, WriteAbilities,
 };
 use larder_core::{Announcement, Change, Key, Verb};
 use larder_testkit::faulty::{FaultyBus, FaultyStore};
@@ -391,4 +391,43 @@ fn mistakes_of_a_graph_are_named() {
     }
     assert!(shop().cache("order", "{id}").build().is_err(), "twice");
     assert!(shop().bounds(CascadeBounds::default().keys(0)).build().is_err());
+}
+
+#[test]
+fn a_tag_whose_values_cannot_be_told_apart_touches_more() {
+    let graph = DependencyGraph::builder()
+        .cache("order", "{id}")
+        .cache("basket", "{customer}")
+        .depends("order", "tag:of:{city}:{street}")
+        .depends("basket", "order:{id}")
+        .depends("basket", "tag:for:{customer}")
+        .tags("order", ["of:{city}:{street}", "all"])
+        .build()
+        .expect("a graph");
+    let touched = |tag: &str| -> Vec<String> {
+        let cascade = graph.cascade_of_tag(tag);
+        cascade.steps().iter().map(|step| graph.describe(step)).collect()
+    };
+    let basket = "basket: the whole cache";
+    assert_eq!(touched("of:Ulm:Weg"), ["order: tag @tag:of:Ulm:Weg", basket]);
+    assert_eq!(touched("of:Ulm:Weg:7"), ["order: the whole cache", basket]);
+    assert_eq!(touched("all"), [basket]);
+    // Nothing is escaped in a tag; in the tag of a dependency it is.
+    assert_eq!(touched("for:50%3A"), ["basket: key 50%253A"]);
+    assert!(touched("offer").is_empty());
+}
+
+#[test]
+fn fewer_entries_are_touched_where_a_tag_tells_of_the_key() {
+    let graph = DependencyGraph::builder()
+        .cache("album", "album:{artist}:{title}")
+        .cache("artist", "artist:{name}")
+        .depends("artist", "album:{name}:{title}")
+        .tags("album", ["of:{artist}"])
+        .build()
+        .expect("a graph");
+    let cascade = graph.cascade("album", &[Touch::Tag("of:miles")]);
+    assert_eq!(graph.describe(&cascade.steps()[0]), "artist: key artist:miles");
+    let cascade = graph.cascade("album", &[Touch::Key("album:miles:So What")]);
+    assert_eq!(graph.describe(&cascade.steps()[0]), "artist: key artist:miles");
 }

@@ -5,6 +5,7 @@ mod cli;
 mod coherence;
 mod config;
 mod demo;
+mod dependencies;
 mod disk;
 mod doctor;
 mod fleet;
