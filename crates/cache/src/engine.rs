@@ -8,6 +8,7 @@ use larder_core::{
 };
 use larder_memory::MemoryTier;
 
+use crate::dependencies::Dependence;
 use crate::fleet::Seat;
 use crate::flight::Flights;
 use crate::lower::Lower;
@@ -53,6 +54,8 @@ pub(crate) struct Engine<K, V> {
     pub(crate) closing: AtomicBool,
     /// The other nodes, if there are any.
     pub(crate) seat: Option<Seat<K>>,
+    /// What it depends on and what depends on it, if anything is declared.
+    pub(crate) dependence: Option<Dependence<K, V>>,
     /// Until when memory is trusted, in nanoseconds of the clock: for ever where
     /// nobody else changes what it holds.
     pub(crate) trusted_until: AtomicU64,

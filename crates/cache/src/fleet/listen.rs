@@ -120,6 +120,9 @@ impl Shared {
                 for member in self.members_of(&message.announcement.cache) {
                     tell(&member, &message);
                 }
+                for listener in self.listeners() {
+                    listener.heard(&message);
+                }
                 self.reach(message.position, message.version);
             }
             BusEvent::Current { age, head, version } => {

@@ -26,7 +26,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use larder_core::{
-    Announcement, BoxFuture, Change, DynBus, Error, ErrorKind, Result, Verb, Version,
+    Announcement, BoxFuture, BusMessage, Change, DynBus, Error, ErrorKind, Result, Verb, Version,
 };
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
@@ -53,6 +53,11 @@ pub(crate) trait Member: Send + Sync {
     fn trust_for(&self, remaining: Duration);
     /// Has the stores of this process alone note that they have heard so far.
     fn note_heard(self: Arc<Self>, place: Place) -> BoxFuture<'static, ()>;
+}
+
+/// Who hears every change, of whatever cache, after the caches that it is about.
+pub(crate) trait Listener: Send + Sync {
+    fn heard(self: Arc<Self>, message: &BusMessage);
 }
 
 /// A process among others that keep the same data: what one of them invalidates
@@ -112,6 +117,7 @@ struct Shared {
     /// The highest version heard of: with it every load begins.
     heard: AtomicU64,
     members: Mutex<HashMap<String, Vec<Weak<dyn Member>>>>,
+    listeners: Mutex<Vec<Weak<dyn Listener>>>,
     /// When the last sign of life came, and how old it was.
     current: Mutex<Option<(Instant, Duration)>>,
     /// How far has been heard.
@@ -154,6 +160,7 @@ impl Fleet {
             options,
             heard: AtomicU64::new(0),
             members: Mutex::default(),
+            listeners: Mutex::default(),
             current: Mutex::default(),
             place: Mutex::default(),
             ears: AtomicU64::new(0),
@@ -256,6 +263,17 @@ impl Fleet {
         namesakes.push(member);
     }
 
+    /// Gives somebody what is heard about any cache from now on.
+    pub(crate) fn listen(&self, listener: Weak<dyn Listener>) {
+        let mut listeners = self.0.listeners.lock();
+        listeners.retain(|listener| listener.strong_count() > 0);
+        listeners.push(listener);
+    }
+
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Announces a change, now or as soon as it can be. Returns its version: above
     /// every one heard of, in any case.
     ///
@@ -330,6 +348,10 @@ impl Shared {
     fn members_of(&self, cache: &str) -> Vec<Arc<dyn Member>> {
         let members = self.members.lock();
         members.get(cache).into_iter().flatten().filter_map(Weak::upgrade).collect()
+    }
+
+    fn listeners(&self) -> Vec<Arc<dyn Listener>> {
+        self.listeners.lock().iter().filter_map(Weak::upgrade).collect()
     }
 
     fn all_members(&self) -> Vec<Arc<dyn Member>> {

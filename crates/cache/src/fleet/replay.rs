@@ -30,26 +30,27 @@ pub(crate) enum Replayed {
 
 /// A cache that wants to hear what it missed.
 pub(super) struct Request {
-    cache: String,
+    /// About which cache; `None`: about all of them.
+    cache: Option<String>,
     after: Option<BusPosition>,
     known: Version,
     listener: mpsc::Sender<Replayed>,
 }
 
 impl Fleet {
-    /// What was said about a cache from this place on up to where this process
-    /// listens; `None`: nobody knows from where. `known` is the highest version that
+    /// What was said about a cache, or about all, from this place on up to where this
+    /// process listens; `None`: nobody knows from where. `known` is the highest version that
     /// its store knows: what is announced from now on is newer. Several caches that
     /// ask together cost one subscription. Ends without [`Replayed::Done`] if the
     /// bus cannot be heard now.
     pub(crate) fn replay(
         &self,
-        cache: &str,
+        cache: Option<&str>,
         after: Option<BusPosition>,
         known: Version,
     ) -> mpsc::Receiver<Replayed> {
         let (listener, replayed) = mpsc::channel(WAITING_MAX);
-        let request = Request { cache: cache.to_owned(), after, known, listener };
+        let request = Request { cache: cache.map(str::to_owned), after, known, listener };
         // Whoever serves it goes with the fleet only; then the listener hears the end.
         let _ = self.0.replays.send(request);
         replayed
@@ -90,7 +91,8 @@ impl Shared {
                 BusEvent::Message(message) => {
                     let message = Arc::new(message);
                     for request in &requests {
-                        if request.cache == message.announcement.cache {
+                        let about = &message.announcement.cache;
+                        if request.cache.as_ref().is_none_or(|cache| cache == about) {
                             request.tell(Replayed::Message(Arc::clone(&message))).await;
                         }
                     }

@@ -14,10 +14,12 @@
 //! | what other nodes have invalidated | `hear` |
 //! | what they have while this process was not there | `replay` |
 //! | put, expire, remove: fence, version, memory | `write` |
+//! | what depends on a change | `cascade` |
 //! | change a value in place | `update` |
 //! | write to the origin: hold, commit, tell | `through` |
 
 mod batch;
+mod cascade;
 mod departure;
 mod hear;
 mod land;

@@ -15,8 +15,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use larder_core::{BusMessage, Change, Mark, Moment, Version};
+use larder_core::{BusMessage, Change, Key, Mark, Moment, Tag, Verb, Version};
 
+use crate::dependencies::Touched;
 use crate::engine::{CacheKey, CacheValue, Engine};
 use crate::fleet::{Place, Replayed};
 use crate::flight::Flight;
@@ -105,7 +106,10 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             self.doubt_in(tier, heard.since);
         }
         let after = past.heard.map(|heard| heard.position);
-        let mut replayed = seat.fleet.replay(&self.name, after, past.newest.above());
+        // What depends on other caches is touched by what is said of them.
+        let is_dependent = self.dependence.as_ref().is_some_and(|it| it.is_dependent());
+        let cache = (!is_dependent).then_some(self.name.as_str());
+        let mut replayed = seat.fleet.replay(cache, after, past.newest.above());
         let mut untold = 0;
         loop {
             match replayed.recv().await? {
@@ -138,14 +142,44 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     /// Notes what a store is to be told, and what memory is to compare with.
     fn note_in(&self, tier: &StoreTier, message: &BusMessage) {
         let BusMessage { version, announcement, .. } = message;
-        let (verb, version) = (announcement.verb, *version);
-        let mark = |tag| Mark { tag, verb, version };
-        let marks: Vec<Mark> = match &announcement.change {
-            Change::Keys(keys) => return tier.invalidate_later(keys, version, verb),
-            Change::Tags(tags) => tags.iter().map(|tag| mark(Some(tag.clone()))).collect(),
-            // Also what a newer version of this program says, whatever it may be.
-            _ => vec![mark(None)],
-        };
+        if announcement.cache == self.name {
+            match &announcement.change {
+                Change::Tags(tags) => {
+                    self.note_marks_in(
+                        tier,
+                        tags.iter().cloned().map(Some),
+                        announcement.verb,
+                        *version,
+                    );
+                }
+                change => match change.keys() {
+                    Some(keys) => tier.invalidate_later(keys, *version, announcement.verb),
+                    // Also what a newer version of this program says, whatever it may be.
+                    None => self.note_marks_in(tier, [None], announcement.verb, *version),
+                },
+            }
+        }
+        match self.dependence.as_ref().and_then(|it| it.touched_by(announcement)) {
+            None => {}
+            Some(Touched::All) => {
+                self.note_marks_in(tier, [None], announcement.verb, *version);
+            }
+            Some(Touched::Some { keys, tags }) => {
+                let keys: Vec<Key> = keys.iter().map(Key::new).collect();
+                tier.invalidate_later(&keys, *version, announcement.verb);
+                self.note_marks_in(tier, tags.into_iter().map(Some), announcement.verb, *version);
+            }
+        }
+    }
+
+    fn note_marks_in(
+        &self,
+        tier: &StoreTier,
+        tags: impl IntoIterator<Item = Option<Tag>>,
+        verb: Verb,
+        version: Version,
+    ) {
+        let marks: Vec<_> = tags.into_iter().map(|tag| Mark { tag, verb, version }).collect();
         marks.iter().for_each(|mark| self.raise_in_memory(mark));
         tier.mark_later(&marks);
     }

@@ -104,7 +104,10 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
 
     /// Whether nodes hear of a change before this store is told of it by another.
     fn hears_before(&self, tier: &StoreTier) -> bool {
-        self.seat.is_some() && !tier.follows_bus() && tier.hearing().is_none()
+        let hears_late = !tier.follows_bus() && tier.hearing().is_none();
+        // Nobody announces what a change of another cache touches in this one.
+        let depends = || self.dependence.as_ref().is_some_and(|it| it.is_dependent());
+        self.seat.is_some() && (hears_late || depends())
     }
 
     /// Gives what a store has to those who wait, if it may still be given, and

@@ -28,6 +28,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             Some(seat) => Some(self.announce_key(seat, key, Verb::Remove).await),
             None => None,
         };
+        let following = self.follow_keys([key], Verb::Remove);
         self.meet_stores().await;
         let (numbered, at, outcome) = match announced {
             Some(Announced { version, outcome: Ok(()) }) => (Some(version), version, Ok(())),
@@ -36,7 +37,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             Some(Announced { version, outcome }) => (Some(self.begin_version()), version, outcome),
             None => (None, self.memory.versions().next(), Ok(())),
         };
-        match self.put_in_memory(key, value, terms, numbered) {
+        let put = match self.put_in_memory(key, value, terms, numbered) {
             Ok((version, None)) => outcome.map(|()| version),
             Ok((version, Some(fill))) => {
                 self.fill(vec![fill]).await;
@@ -48,7 +49,9 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
                 self.tell_stores(key, at, Verb::Remove, is_announced).await;
                 Err(error)
             }
-        }
+        };
+        self.finish(following, at).await;
+        put
     }
 
     /// Takes out what was read below before the stores had a put that memory did
@@ -90,6 +93,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             refreshable: self.origin.is_some(),
         };
         let tags = terms.tags.union(&self.tag_rule(key, &value));
+        let tags = tags.union(&self.dependency_tags(key, &value, &terms.sources)?);
         let Some(limits) = limits(&policy, &answer) else {
             // Whatever is there is older than what was not kept.
             self.remove_in_memory(key);
@@ -168,6 +172,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
 
     /// Tells the other nodes and the stores that a key was invalidated.
     async fn tell_of_key(&self, key: &K, verb: Verb) -> Result<()> {
+        let following = self.follow_keys([key], verb);
         let (at, outcome) = match &self.seat {
             Some(seat) => {
                 // First: from then on it is announced also if this call is dropped.
@@ -175,13 +180,14 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
                 self.meet_stores().await;
                 (version, outcome)
             }
-            None if self.lower.is_some() => {
+            None if self.lower.is_some() || following.is_some() => {
                 self.meet_stores().await;
                 (self.memory.versions().next(), Ok(()))
             }
             None => return Ok(()),
         };
         self.tell_stores(key, at, verb, self.seat.is_some() && outcome.is_ok()).await;
+        self.finish(following, at).await;
         outcome
     }
 
@@ -319,6 +325,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
 
     /// Raises a watermark everywhere, over a tag or over all there is.
     async fn raise(&self, tag: Option<&Tag>, verb: Verb) -> Result<Version> {
+        let following = self.follow_mark(tag, verb);
         let Announced { version, outcome } = match &self.seat {
             Some(seat) => {
                 let change = tag.map_or(Change::All, |tag| Change::Tags(vec![tag.clone()]));
@@ -333,6 +340,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         self.raise_in_memory(&mark);
         self.meet_stores().await;
         self.mark_stores(&mark, self.seat.is_some() && outcome.is_ok()).await;
+        self.finish(following, version).await;
         outcome.map(|()| version)
     }
 

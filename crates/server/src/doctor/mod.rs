@@ -169,6 +169,7 @@ impl From<Diagnostic> for Finding {
         let level = match diagnostic.severity {
             crate::config::Severity::Error => Level::Failure,
             crate::config::Severity::Warning => Level::Warning,
+            crate::config::Severity::Information => Level::Fine,
         };
         let at = match (diagnostic.file, diagnostic.line) {
             (Some(file), Some(line)) => format!("{file}:{line}"),

@@ -4,6 +4,7 @@ mod banner;
 mod breakers;
 mod build;
 pub mod connect;
+mod dependencies;
 mod disk;
 mod front;
 mod made_by;
@@ -25,9 +26,11 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
+use larder::Dependencies;
 use larder_disk::DiskTier;
 
 pub use connect::{Connected, OpenOrigin};
+pub use dependencies::{PlannedDependencies, cycles};
 pub(crate) use front::options as front_options;
 pub use memory::Division;
 pub use plan::{Found, Plan, PlannedCache, PlannedSource, SkippedTable, plan};
@@ -50,6 +53,8 @@ pub struct Server {
     pub started_with: Config,
     /// The caches.
     pub registry: Arc<Registry>,
+    /// What the caches depend on, if any do.
+    pub dependencies: Option<Dependencies>,
     /// The keys of no cache.
     pub keyspace: Arc<Keyspace>,
     /// The databases.
@@ -153,8 +158,11 @@ async fn start(settings: Settings) -> Result<(Door, Arc<Server>, admin::Listener
     let shared_tiers =
         shared_tiers::open(&settings).await.map_err(|mistake| Diagnostics(vec![*mistake]))?;
     let tiers = build::Tiers { disk: disk.as_ref(), shared: shared_tiers.as_ref() };
-    let registry =
-        build::build(&settings, &connected, &plan, &division, tiers).await.map_err(Diagnostics)?;
+    let dependencies = plan.dependencies.graph.clone().map(Dependencies::new);
+    let surroundings = build::Surroundings { tiers, dependencies: dependencies.as_ref() };
+    let registry = build::build(&settings, &connected, &plan, &division, surroundings)
+        .await
+        .map_err(Diagnostics)?;
     let registry = Arc::new(registry);
     // Before clients are answered: until then it would be as if the disk were empty.
     let caught_up = registry.served().iter().map(|cache| cache.cache.until_caught_up(CATCH_UP));
@@ -178,6 +186,7 @@ async fn start(settings: Settings) -> Result<(Door, Arc<Server>, admin::Listener
         started_with: settings.config.clone(),
         settings: ArcSwap::from_pointee(settings),
         registry,
+        dependencies,
         keyspace,
         connected,
         skipped: plan.skipped,

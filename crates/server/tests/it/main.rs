@@ -6,6 +6,7 @@ mod cli;
 mod coherence;
 mod config;
 mod demo;
+mod dependencies;
 mod disk;
 mod doctor;
 mod fleet;
