@@ -1,0 +1,6 @@
+//! The journal on a disk, real and simulated.
+
+mod crashes;
+mod model;
+mod simulated;
+mod support;
