@@ -41,6 +41,7 @@
 //! | agree with other processes | [`Fleet::join`], [`CacheBuilder::fleet`] |
 //! | know what happens | [`Cache::statistics`], [`Cache::events`], [`Cache::inspect`] |
 
+mod behind;
 mod builder;
 mod cache;
 mod engine;
@@ -59,6 +60,10 @@ mod stamp;
 mod sync;
 mod telemetry;
 
+pub use behind::{
+    BehindLane, BehindObserver, BehindOptions, BehindStatistics, LetterId, Pending, PendingBase,
+    WriteBehind,
+};
 pub use builder::{CacheBuilder, Memory};
 pub use cache::Cache;
 pub use engine::{CacheKey, CacheValue};
