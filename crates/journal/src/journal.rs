@@ -14,7 +14,7 @@ use crate::log::{Log, stopped};
 use crate::opening::Damage;
 use crate::operation::Operation;
 use crate::options::JournalOptions;
-use crate::state::{Item, Lane};
+use crate::state::{Item, Lane, Letter};
 use crate::time::JournalTime;
 use crate::writer::{self, Answer, Order, Published, Queue, Shared, Work};
 
@@ -346,11 +346,13 @@ impl Journal for DiskJournal {
         instead: Option<&JournalRecord>,
     ) -> Result<Option<JournalOffset>> {
         self.check_lane(lane)?;
-        // What is written as it was takes the room that it gives back.
+        // The letter gives back what it takes.
+        let freed = self.with_lane(lane, |lane| lane.letters.get(&letter.0).map(Letter::bytes))?;
         let bytes = instead.map(|record| self.check_record(record)).transpose()?;
-        let records = usize::from(bytes.is_some());
+        let more = bytes.unwrap_or(0).saturating_sub(freed.unwrap_or(0));
+        let records = usize::from(more > 0);
         let work = Work::Replay { lane, letter: letter.0, instead: instead.cloned().map(Arc::new) };
-        match self.order(work, bytes.unwrap_or(0), records).await? {
+        match self.order(work, more, records).await? {
             Answer::At(offset) => Ok(Some(JournalOffset(offset))),
             _ => Ok(None),
         }

@@ -46,6 +46,13 @@ pub(crate) struct Letter {
     pub(crate) reason: Arc<str>,
 }
 
+impl Letter {
+    /// What it takes of the journal's room.
+    pub(crate) const fn bytes(&self) -> u64 {
+        self.item.bytes
+    }
+}
+
 /// A file of the log.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Segment {

@@ -18,6 +18,9 @@ pub(crate) struct JournalTime {
     began_micros: u64,
 }
 
+/// A hundred years, so that what is appended may be old already.
+const ORIGIN_MICROS: u64 = 100 * 366 * 24 * 3600 * 1_000_000;
+
 impl JournalTime {
     /// Goes on from where an earlier process was.
     pub(crate) fn start(
@@ -25,7 +28,7 @@ impl JournalTime {
         machine: MachineClock,
         before: Option<(u64, MachineStamp)>,
     ) -> Self {
-        let began_micros = before.map_or(0, |(micros, then)| {
+        let began_micros = before.map_or(ORIGIN_MICROS, |(micros, then)| {
             micros.saturating_add(elapsed(then, MachineStamp::from(machine.now())))
         });
         Self { began: clock.precise_now(), clock, machine, began_micros }
