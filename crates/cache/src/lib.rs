@@ -38,6 +38,7 @@
 //! | what memory has, without waiting | [`Cache::get_memory`] |
 //! | invalidate a key | [`Cache::remove`], [`Cache::expire`] |
 //! | invalidate many | [`Cache::remove_tag`], [`Cache::expire_tag`], [`Cache::clear`] |
+//! | acknowledge a write before the origin has it | [`WriteBehind`] |
 //! | agree with other processes | [`Fleet::join`], [`CacheBuilder::fleet`] |
 //! | know what happens | [`Cache::statistics`], [`Cache::events`], [`Cache::inspect`] |
 
@@ -105,4 +106,6 @@ mod guide {
     struct Tiers;
     #[doc = include_str!("../../../docs/guide/many-nodes.md")]
     struct ManyNodes;
+    #[doc = include_str!("../../../docs/guide/write-behind.md")]
+    struct WriteBehind;
 }

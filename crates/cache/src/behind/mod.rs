@@ -27,6 +27,7 @@ use larder_core::{
     JournalOffset, JournalProfile, JournalRecord, Key, LaneClaim, Result, Version, Write,
 };
 use tokio::sync::oneshot;
+use xxhash_rust::xxh3::xxh3_64;
 
 pub use letters::LetterId;
 pub use options::{BehindObserver, BehindOptions};
@@ -79,7 +80,7 @@ impl WriteBehind {
             let bury = options.bury_unknown_caches;
             check_caches(&*journal, number, claim, &targets, bury).await?;
             let strands = targets.iter().map(|(cache, origin)| {
-                let mark_name = Arc::from(format!("{}/{cache}", profile.name));
+                let mark_name = mark_name(&profile.name, cache);
                 let strand = Strand::new(Arc::clone(cache), number, mark_name, Arc::clone(origin));
                 (Arc::clone(cache), Arc::new(strand))
             });
@@ -339,6 +340,18 @@ impl fmt::Debug for WriteBehind {
             .finish_non_exhaustive()
     }
 }
+
+/// The name under which an origin keeps the marks of a cache. Databases bound it:
+/// of a long name of a cache there is the beginning, and a hash.
+fn mark_name(journal: &str, cache: &str) -> Arc<str> {
+    if cache.len() <= CACHE_NAME_BYTES_MAX {
+        return Arc::from(format!("{journal}/{cache}"));
+    }
+    let beginning = &cache[..cache.floor_char_boundary(CACHE_NAME_BYTES_MAX / 2)];
+    Arc::from(format!("{journal}/{beginning}~{:016x}", xxh3_64(cache.as_bytes())))
+}
+
+const CACHE_NAME_BYTES_MAX: usize = 80;
 
 /// Looks for records that nobody would apply.
 async fn check_caches(

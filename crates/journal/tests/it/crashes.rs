@@ -122,6 +122,8 @@ impl Trial {
                 }
                 continue;
             }
+            // It was open before the crash could come.
+            self.disk.heal();
             self.journal = opened.unwrap_or_else(|error| panic!("it does not open: {error}"));
             break;
         }
