@@ -388,8 +388,9 @@ impl Shared {
     }
 }
 
-/// Claims of one lane in one process.
-const CLAIM_BITS: u32 = 20;
+/// An epoch is how often the journal was opened, then how often the lane was
+/// claimed since. It fits into what databases call a bigint.
+const CLAIM_BITS: u32 = 32;
 /// All of one append is one frame.
 const APPEND_BYTES_MAX: u64 = 1 << 30;
 

@@ -50,6 +50,7 @@ pub struct BehindOptions {
 /// what takes long here makes the lane wait.
 pub trait BehindObserver: Send + Sync + 'static {
     /// The origin has a write, which may stand for several that were coalesced.
+    /// Nobody is told of one whose answer was lost.
     fn applied(&self, cache: &str, write: &Write<Key, Bytes>, written: &Written<Bytes>) {
         let _ = (cache, write, written);
     }
