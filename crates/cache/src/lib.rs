@@ -41,9 +41,11 @@
 //! | invalidate a key | [`Cache::remove`], [`Cache::expire`] |
 //! | invalidate many | [`Cache::remove_tag`], [`Cache::expire_tag`], [`Cache::remove_prefix`], [`Cache::remove_matching`], [`Cache::clear`] |
 //! | invalidate what depends on it, too | [`Dependencies`], [`CacheBuilder::dependencies`] |
+//! | acknowledge a write before the origin has it | [`WriteBehind`] |
 //! | agree with other processes | [`Fleet::join`], [`CacheBuilder::fleet`] |
 //! | know what happens | [`Cache::statistics`], [`Cache::events`], [`Cache::inspect`] |
 
+mod behind;
 mod builder;
 mod cache;
 mod dependencies;
@@ -63,6 +65,10 @@ mod stamp;
 mod sync;
 mod telemetry;
 
+pub use behind::{
+    BehindLane, BehindObserver, BehindOptions, BehindStatistics, LetterId, Pending, PendingBase,
+    WriteBehind,
+};
 pub use builder::{CacheBuilder, Memory};
 pub use cache::Cache;
 pub use dependencies::{
@@ -111,4 +117,6 @@ mod guide {
     struct WhatDependsOnWhat;
     #[doc = include_str!("../../../docs/guide/many-nodes.md")]
     struct ManyNodes;
+    #[doc = include_str!("../../../docs/guide/write-behind.md")]
+    struct WriteBehind;
 }

@@ -28,6 +28,7 @@ mod journal;
 mod key;
 mod lease;
 mod loaded;
+mod machine_clock;
 mod moment;
 mod origin;
 mod store;
@@ -48,13 +49,17 @@ pub use entry::{Entry, Value};
 pub use error::{BoxError, Error, ErrorKind, Result};
 pub use frame::{Frame, frame_layout};
 pub use heap_size::{HeapSize, allocation_size};
-pub use journal::{Journal, JournalOffset, JournalRecord};
+pub use journal::{
+    DeadLetter, Death, DeathCause, DynJournal, Journal, JournalEntry, JournalOffset,
+    JournalProfile, JournalRecord, JournalUsage, LaneClaim, Survives,
+};
 pub use key::{
     Cover, Key, KeyBuilder, KeyPattern, PatternError, Reach, SharedKey, canonical_json, json_hash,
     level_tag,
 };
 pub use lease::{DynLease, Lease, LeaseGrant, LeaseToken};
 pub use loaded::{LoadCause, LoadContext, Loaded, Outcome};
+pub use machine_clock::{MachineClock, MachineTime};
 pub use moment::Moment;
 pub use origin::{BoxFuture, DynOrigin, Origin};
 pub use store::{

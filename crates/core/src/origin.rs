@@ -125,7 +125,10 @@ where
     ///
     /// An origin whose marks are of a later epoch refuses with
     /// [`ErrorKind::Conflict`]; one that has applied this mark already answers
-    /// that nothing changed.
+    /// that nothing changed. Either way it is decided in the transaction, with the
+    /// mark's row locked. The epoch of a mark is kept whenever it is later, also
+    /// if nothing is to be written or all is applied already: an empty batch is
+    /// how a new owner makes sure that nothing of an earlier one comes any more.
     ///
     /// # Errors
     /// As [`Origin::write`]; of the default, [`ErrorKind::Unsupported`] for more

@@ -50,7 +50,6 @@ mod core;
 mod directory;
 mod engine;
 mod layout;
-mod machine_clock;
 mod options;
 mod reader;
 mod recency;
@@ -65,7 +64,7 @@ mod timeline;
 mod upkeep;
 mod writer;
 
-pub use machine_clock::{MachineClock, MachineTime};
+pub use larder_core::{MachineClock, MachineTime};
 pub use options::{DiskOptions, Durability};
 pub use store::DiskStore;
 pub use tier::{DiskStatistics, DiskTier};

@@ -1,9 +1,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use larder_core::{Clock, Error, ErrorKind, Result};
-
-use crate::machine_clock::MachineClock;
+use larder_core::{Clock, Error, ErrorKind, MachineClock, Result};
 
 /// Where a disk tier keeps its files and how much it may take.
 ///

@@ -196,11 +196,10 @@ impl Burdens {
 mod tests {
     use std::time::Duration;
 
-    use larder_core::{Clock, Key, ManualClock, Version};
+    use larder_core::{Clock, Key, MachineClock, ManualClock, Version};
     use larder_testkit::conformance::store::entry;
 
     use super::*;
-    use crate::machine_clock::MachineClock;
     use crate::record::{entry_frame, entry_record};
 
     const WINDOW: Duration = Duration::from_secs(60);

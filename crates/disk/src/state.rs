@@ -1,11 +1,10 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use larder_core::{BusPosition, HeardUpTo, Mark, Tag, Verb, Version};
+use larder_core::{BusPosition, HeardUpTo, MachineTime, Mark, Tag, Verb, Version};
 use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::machine_clock::MachineTime;
 use crate::timeline::Anchor;
 
 /// What is known of a cache beside its entries. It is in memory as a whole and

@@ -1,9 +1,7 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use larder_core::{Clock, Moment};
-
-use crate::machine_clock::{MachineClock, MachineTime};
+use larder_core::{Clock, MachineClock, MachineTime, Moment};
 
 /// The time by which the directory tells ages: microseconds that go on from
 /// process to process.

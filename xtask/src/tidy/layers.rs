@@ -13,12 +13,13 @@ enum Place {
 }
 
 /// The house. A new crate gets its line here.
-const PLACES: [(&str, Place); 12] = [
+const PLACES: [(&str, Place); 13] = [
     ("larder-core", Place::Floor(0)),
     ("larder-memory", Place::Floor(1)),
     ("larder-redis", Place::Floor(1)),
     ("larder-sql", Place::Floor(1)),
     ("larder-disk", Place::Floor(1)),
+    ("larder-journal", Place::Floor(1)),
     ("larder-memcached", Place::Floor(1)),
     ("larder-testkit", Place::TestKit),
     ("larder", Place::Floor(2)),

@@ -1,6 +1,7 @@
 //! The engine against a scripted origin on a clock that the tests move.
 
 mod batches;
+mod behind;
 mod budget;
 mod build;
 mod cascade_at_scale;

@@ -5,9 +5,11 @@
 //! [`larder_core::Store`], [`origin_conformance!`](crate::origin_conformance)
 //! for a [`larder_core::Origin`], [`lease_conformance!`](crate::lease_conformance)
 //! for a [`larder_core::Lease`], [`bus_conformance!`](crate::bus_conformance) for a
-//! [`larder_core::Bus`].
+//! [`larder_core::Bus`], [`journal_conformance!`](crate::journal_conformance) for a
+//! [`larder_core::Journal`].
 
 pub mod bus;
+pub mod journal;
 mod kept;
 pub mod lease;
 pub mod origin;

@@ -10,9 +10,11 @@ mod gate;
 mod lease;
 mod origin;
 mod store;
+mod table;
 
 pub use bus::{FaultyBus, FaultySubscription, PublishFault};
 pub use gate::Gate;
 pub use lease::FaultyLease;
 pub use origin::{Answer, Call, FaultyOrigin};
 pub use store::{FaultyStore, StoreFault};
+pub use table::{FaultyTable, Row, WriteAnswer};
