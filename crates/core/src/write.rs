@@ -133,8 +133,10 @@ impl std::error::Error for BatchError {}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[non_exhaustive]
 pub struct WriteAbilities {
-    /// [`Action::Put`] and [`Action::Remove`].
+    /// [`Action::Put`].
     pub put: bool,
+    /// [`Action::Remove`].
+    pub remove: bool,
     /// [`Action::Patch`].
     pub patch: bool,
     /// [`Action::Add`].
@@ -153,6 +155,7 @@ impl WriteAbilities {
     /// It takes no writes at all.
     pub const NONE: Self = Self {
         put: false,
+        remove: false,
         patch: false,
         add: false,
         presence: false,
@@ -162,5 +165,5 @@ impl WriteAbilities {
     };
 
     /// Puts and removals, one by one.
-    pub const SIMPLE: Self = Self { put: true, batch_limit: 1, ..Self::NONE };
+    pub const SIMPLE: Self = Self { put: true, remove: true, batch_limit: 1, ..Self::NONE };
 }

@@ -45,6 +45,7 @@ mod sqlite;
 mod statement;
 mod table;
 mod url;
+mod write;
 
 pub use database::Database;
 pub use dialect::Dialect;
@@ -54,6 +55,7 @@ pub use origin::SqlOrigin;
 pub use pool::PoolStatistics;
 pub use query::QueryOptions;
 pub use table::{Column, Introspection, KeySource, Skipped, Table, TableKind};
+pub use write::{WriteOptions, lanes_table};
 
 /// The page of the guide is a test: what it shows compiles.
 #[cfg(doctest)]

@@ -8,8 +8,8 @@ use sqlx::{ConnectOptions, SqliteConnection};
 use tempfile::TempDir;
 
 use crate::support::{
-    KeyCase, TypeCase, assert_error, check_keys, check_types, connect, context, key_script, load,
-    load_many, options, query, query_origin, table_origin, type_script, values,
+    KeyCase, TypeCase, assert_error, check_keys, check_puts, check_types, connect, context,
+    key_script, load, load_many, options, query, query_origin, table_origin, type_script, values,
 };
 
 const TYPES: &[TypeCase] = &[
@@ -78,7 +78,9 @@ async fn open(path: &std::path::Path) -> Database {
 #[tokio::test]
 async fn every_storage_class_becomes_json() {
     let (_directory, path) = file(&type_script(TYPES)).await;
-    check_types(&open(&path).await, TYPES).await;
+    let database = open(&path).await;
+    check_types(&database, TYPES).await;
+    check_puts(&database, TYPES).await;
 }
 
 #[tokio::test]
