@@ -258,6 +258,7 @@ impl<K: CacheKey, V: CacheValue> CacheBuilder<K, V> {
             trusted_until: AtomicU64::new(if seat.is_some() { 0 } else { u64::MAX }),
             doubted_below: AtomicU64::new(0),
             settles_at,
+            writes_settle_at: AtomicU64::new(0),
             seat,
         });
         maintenance::start(&engine);

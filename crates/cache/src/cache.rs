@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use larder_core::{BoxError, Error, Loaded, Result, Tag, Version};
+use larder_core::{
+    Action, BatchError, BoxError, Error, Loaded, Result, Tag, Version, Write, WriteAbilities,
+    Written,
+};
 
 use crate::builder::CacheBuilder;
 use crate::engine::{CacheKey, CacheValue, Engine};
@@ -14,9 +17,9 @@ use crate::hit::Hit;
 use crate::inspection::Inspection;
 use crate::lower::{LeaseStatistics, StoreStatistics};
 use crate::origin::{BreakerState, OriginGuard};
-use crate::pipeline::Source;
+use crate::pipeline::{Source, WriteTerms};
 use crate::policy::{Around, Policy, validate};
-use crate::request::{Get, GetOrLoad, Put};
+use crate::request::{Get, GetOrLoad, Put, WriteThrough};
 use crate::telemetry::{Events, Statistics};
 
 /// A cache of `V` by `K`: memory in front of an origin.
@@ -128,6 +131,73 @@ impl<K: CacheKey, V: CacheValue> Cache<K, V> {
     /// same that what was there is not valid any more.
     pub fn put<'c>(&'c self, key: &'c K, value: V) -> Put<'c, K, V> {
         Put::new(&self.0, key, value)
+    }
+
+    /// Changes a key at the origin, and the cache after it (P3). Options can be set
+    /// before awaiting it. Where this returns `Ok`, the origin has committed it, and no
+    /// later read of this process gets what was there before; in a fleet no other node
+    /// does for longer than it takes to hear of it. Readers that find nothing while it
+    /// is written wait for it. What was committed is in memory and the stores
+    /// afterwards; in a fleet, and where the origin does not say what it made of a
+    /// change, the next read loads it.
+    ///
+    /// One round trip to the origin; two for the bus of a fleet; two for each store.
+    ///
+    /// ```
+    /// use larder::{Action, Cache, LoadContext, Loaded, Origin, Result, WriteAbilities};
+    /// # use std::{collections::HashMap, sync::Mutex};
+    ///
+    /// #[derive(Default)]
+    /// struct Names(Mutex<HashMap<u64, String>>); // your database
+    ///
+    /// impl Origin<u64, String> for Names {
+    ///     async fn load(&self, id: &u64, _: &LoadContext) -> Result<Loaded<String>> {
+    ///         Ok(Loaded::from(self.0.lock().unwrap().get(id).cloned()))
+    ///     }
+    ///     fn write_abilities(&self) -> WriteAbilities {
+    ///         WriteAbilities::SIMPLE
+    ///     }
+    ///     async fn store(&self, id: &u64, name: &String) -> Result<Option<larder::Version>> {
+    ///         self.0.lock().unwrap().insert(*id, name.clone());
+    ///         Ok(None)
+    ///     }
+    ///     async fn remove(&self, id: &u64) -> Result<()> {
+    ///         self.0.lock().unwrap().remove(id);
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<()> {
+    /// let names = Cache::<u64, String>::builder("name").origin(Names::default()).build()?;
+    /// names.write(&7, Action::Put("Ann".to_owned())).await?;
+    /// assert_eq!(names.get(&7).await?.unwrap().value().unwrap(), "Ann");
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`larder_core::ErrorKind::OutcomeUnknown`]: it was sent and not answered, or the
+    /// other nodes could not be told; it may have happened. After any other error it has
+    /// not. What was expected and is not there is no error but
+    /// [`larder_core::Written::Conflict`].
+    ///
+    /// # Cancel safety
+    /// A dropped call is made to its end.
+    pub fn write<'c>(&'c self, key: &K, action: Action<V>) -> WriteThrough<'c, K, V> {
+        WriteThrough::new(&self.0, Write::new(key.clone(), action))
+    }
+
+    /// Changes many keys at the origin in one transaction: all of them or none. As
+    /// [`Cache::write`] otherwise.
+    ///
+    /// # Errors
+    /// As [`Cache::write`], with the write that is to blame; and
+    /// [`larder_core::ErrorKind::Unsupported`] for more than the origin commits
+    /// together.
+    ///
+    /// # Cancel safety
+    /// A dropped call is made to its end.
+    pub async fn write_all(&self, writes: Vec<Write<K, V>>) -> Result<Vec<Written<V>>, BatchError> {
+        self.0.write(writes, WriteTerms::default()).await
     }
 
     /// The key is no longer fresh. It may still be served stale where the policy
@@ -284,6 +354,12 @@ impl<K: CacheKey, V: CacheValue> Cache<K, V> {
             self.0.clear_stores_later();
         }
         Ok(())
+    }
+
+    /// What its origin can do with writes: nothing, if it has none.
+    #[must_use]
+    pub fn write_abilities(&self) -> WriteAbilities {
+        self.0.origin.as_ref().map_or(WriteAbilities::NONE, |origin| origin.write_abilities())
     }
 
     /// The breaker and load budget of its origin.

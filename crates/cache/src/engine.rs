@@ -60,6 +60,9 @@ pub(crate) struct Engine<K, V> {
     /// Until when a store that is told of changes after the bus may still be told of
     /// one that was announced before this node listened.
     pub(crate) settles_at: Moment,
+    /// Until when another node may be writing what this one has not heard of, in
+    /// nanoseconds of the clock.
+    pub(crate) writes_settle_at: AtomicU64,
 }
 
 /// What the application adds to a policy, as functions of key and value.

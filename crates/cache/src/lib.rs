@@ -36,6 +36,7 @@
 //! | read through to the origin | [`Cache::get_or_load`], [`Cache::get_or_load_many`] |
 //! | cache-aside with your own loader | [`Cache::get_or_load_with`], [`Cache::get`], [`Cache::put`] |
 //! | what memory has, without waiting | [`Cache::get_memory`] |
+//! | write through to the origin | [`Cache::write`], [`Cache::write_all`] |
 //! | invalidate a key | [`Cache::remove`], [`Cache::expire`] |
 //! | invalidate many | [`Cache::remove_tag`], [`Cache::expire_tag`], [`Cache::clear`] |
 //! | agree with other processes | [`Fleet::join`], [`CacheBuilder::fleet`] |
@@ -66,16 +67,17 @@ pub use fleet::{Fleet, FleetOptions, FleetStatistics};
 pub use hit::{Freshness, Hit, StaleReason, Tier};
 pub use inspection::Inspection;
 pub use larder_core::{
-    BoxError, Bus, BytesCodec, Class, Clock, Codec, DynBus, DynLease, DynOrigin, DynStore, Entry,
-    Error, ErrorKind, HeapSize, JsonCodec, Key, KeyBuilder, KeyPattern, Lease, LoadCause,
-    LoadContext, Loaded, ManualClock, Moment, Origin, Outcome, PatternError, Result, SharedKey,
-    Store, Tag, Tags, Ttl, TtlClass, Value, Version, canonical_json, json_hash,
+    Action, BatchError, BoxError, Bus, BytesCodec, Class, Clock, Codec, Decimal, DynBus, DynLease,
+    DynOrigin, DynStore, Entry, Error, ErrorKind, Expected, HeapSize, JsonCodec, Key, KeyBuilder,
+    KeyPattern, Lease, LoadCause, LoadContext, Loaded, ManualClock, Moment, Origin, Outcome,
+    PatternError, Result, SharedKey, Store, Tag, Tags, Ttl, TtlClass, Value, Version, Write,
+    WriteAbilities, Written, canonical_json, json_hash,
 };
 pub use larder_memory::{Limit, MemoryStatistics, RemovalCause, RemovalCounts};
 pub use lower::{LeaseStatistics, StoreStatistics, Stores};
 pub use origin::{Breaker, BreakerState, LoadBudget, OriginGuard};
 pub use policy::{Policy, TtlByAge};
-pub use request::{Get, GetOrLoad, Put};
+pub use request::{Get, GetOrLoad, Put, WriteThrough};
 pub use telemetry::{Event, EventKind, Events, Latency, Statistics};
 
 /// Bytes in a kibibyte.

@@ -7,11 +7,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::{Either, Ready, ready};
-use larder_core::{BoxFuture, Result, Tag, Tags, Ttl, Version};
+use larder_core::{
+    BoxFuture, Error, ErrorKind, Expected, Result, Tag, Tags, Ttl, Version, Write, Written,
+};
 
 use crate::engine::{CacheKey, CacheValue, Engine};
 use crate::hit::Hit;
-use crate::pipeline::{PutTerms, Request, Source};
+use crate::pipeline::{PutTerms, Request, Source, WriteTerms};
 
 /// A read that may load. Made by [`crate::Cache::get_or_load`] and
 /// [`crate::Cache::get_or_load_with`].
@@ -188,5 +190,59 @@ impl<'c, K: CacheKey, V: CacheValue> IntoFuture for Put<'c, K, V> {
             return Either::Left(ready(put.map(|(version, _)| version)));
         }
         Either::Right(Box::pin(async move { engine.put(key, value, &terms).await }))
+    }
+}
+
+/// A write to the origin. Made by [`crate::Cache::write`].
+#[must_use = "a call does nothing unless awaited"]
+pub struct WriteThrough<'c, K, V> {
+    engine: &'c Arc<Engine<K, V>>,
+    write: Write<K, V>,
+    terms: WriteTerms,
+}
+
+impl<'c, K: CacheKey, V: CacheValue> WriteThrough<'c, K, V> {
+    /// What must be there for it to happen; anything, unless this is said.
+    pub fn expecting(mut self, expected: Expected) -> Self {
+        self.write.expected = expected;
+        self
+    }
+
+    /// How long the value holds in the cache.
+    pub fn ttl(mut self, ttl: impl Into<Ttl>) -> Self {
+        self.terms.terms.ttl = Some(ttl.into());
+        self
+    }
+
+    /// What invalidates the value, beside what the cache's rule says.
+    pub fn tags<T: Into<Tag>>(mut self, tags: impl IntoIterator<Item = T>) -> Self {
+        self.terms.terms.tags = self.terms.terms.tags.union(&Tags::new(tags));
+        self
+    }
+
+    /// Keeps nothing of it: the next read loads it (P6).
+    pub fn around(mut self) -> Self {
+        self.terms.around = true;
+        self
+    }
+
+    pub(crate) fn new(engine: &'c Arc<Engine<K, V>>, write: Write<K, V>) -> Self {
+        Self { engine, write, terms: WriteTerms::default() }
+    }
+}
+
+impl<'c, K: CacheKey, V: CacheValue> IntoFuture for WriteThrough<'c, K, V> {
+    type Output = Result<Written<V>>;
+    type IntoFuture = BoxFuture<'c, Result<Written<V>>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let Self { engine, write, terms } = self;
+        Box::pin(async move {
+            let written = engine.write(vec![write], terms).await;
+            let mut written = written.map_err(|failed| failed.error)?;
+            written.pop().ok_or_else(|| {
+                Error::new(ErrorKind::OutcomeUnknown, "a write of one key has no answer")
+            })
+        })
     }
 }

@@ -17,7 +17,8 @@ use std::time::Duration;
 
 use futures_util::future::select;
 use larder::{
-    Cache, Error, ErrorKind, Hit, LoadContext, Loaded, ManualClock, Memory, Origin, Policy, Result,
+    Action, Cache, Error, ErrorKind, Hit, LoadContext, Loaded, ManualClock, Memory, Origin, Policy,
+    Result, Value, Write, WriteAbilities, Written,
 };
 use shuttle::scheduler::{DfsScheduler, PctScheduler, RandomScheduler, Scheduler};
 use shuttle::sync::Mutex;
@@ -39,10 +40,19 @@ enum Verb {
     Clear,
     Expire,
     ExpireTag,
+    /// The cache changes the row itself.
+    Write,
 }
 
-const VERBS: [Verb; 6] =
-    [Verb::Put, Verb::Remove, Verb::RemoveTag, Verb::Clear, Verb::Expire, Verb::ExpireTag];
+const VERBS: [Verb; 7] = [
+    Verb::Put,
+    Verb::Remove,
+    Verb::RemoveTag,
+    Verb::Clear,
+    Verb::Expire,
+    Verb::ExpireTag,
+    Verb::Write,
+];
 
 /// A row that a load reads first and answers later, so that whatever can come
 /// between does. Says "not modified" of what is held while no writer has come.
@@ -69,6 +79,19 @@ impl Origin<String, u64> for Row {
             Fails::ByPanic => panic!("the loader of this scenario panics"),
             Fails::ByError => Err(Error::new(ErrorKind::Unavailable, "scripted")),
         }
+    }
+
+    fn write_abilities(&self) -> WriteAbilities {
+        WriteAbilities::SIMPLE
+    }
+
+    /// Whatever is put, the row has the next number.
+    async fn write(&self, _: &Write<String, u64>) -> Result<Written<u64>> {
+        future::yield_now().await;
+        let value = self.value.fetch_add(1, Ordering::SeqCst) + 1;
+        future::yield_now().await;
+        let now = Some(Value::Present(value));
+        Ok(Written::Done { changed: true, now, version: None })
     }
 
     /// Takes a whole batch at once, which it answers key by key.
@@ -153,6 +176,9 @@ impl World {
     fn write(&self, verb: Verb) {
         // Writers of one row take turns, as transactions do; loads do not wait.
         let _turn = self.writers.lock().expect("no writer panics");
+        if verb == Verb::Write {
+            return self.write_through();
+        }
         let value = self.row.value.fetch_add(1, Ordering::SeqCst) + 1;
         match verb {
             Verb::Put => {
@@ -163,14 +189,26 @@ impl World {
             Verb::Remove | Verb::Expire | Verb::RemoveTag | Verb::ExpireTag | Verb::Clear => {
                 future::block_on(self.invalidate(verb)).expect("memory does not fail");
             }
+            Verb::Write => unreachable!("it changes the row itself"),
         }
+        self.told.fetch_max(value, Ordering::SeqCst);
+    }
+
+    /// Has the cache change the row.
+    fn write_through(&self) {
+        let key = KEY.to_owned();
+        let write = self.cache.write(&key, Action::Put(0)).tags([TAG]).into_future();
+        let written = future::block_on(write).expect("the row takes it");
+        let Written::Done { now: Some(Value::Present(value)), .. } = written else {
+            panic!("it is committed: {written:?}")
+        };
         self.told.fetch_max(value, Ordering::SeqCst);
     }
 
     async fn invalidate(&self, verb: Verb) -> Result<()> {
         let key = KEY.to_owned();
         match verb {
-            Verb::Put => {}
+            Verb::Put | Verb::Write => {}
             Verb::Remove => drop(self.cache.remove(&key).await?),
             Verb::Expire => drop(self.cache.expire(&key).await?),
             Verb::RemoveTag => drop(self.cache.remove_tag(TAG).await?),
@@ -290,6 +328,39 @@ fn three_readers_and_every_writer_at_once() {
     let random = explore(RandomScheduler::new(schedules(50_000)), run);
     let prioritised = explore(PctScheduler::new(6, schedules(50_000)), run);
     report("three readers, every writer", random + prioritised);
+}
+
+/// They take no turns: what they leave in memory is what the row has, or nothing.
+#[test]
+fn writers_through_the_cache_beside_each_other() {
+    let mut count = 0;
+    for (readers, writers) in [(1, 2), (2, 2), (1, 3)] {
+        let run = move || {
+            let world = World::new(Fails::Never);
+            let readers: Vec<_> = (0..readers)
+                .map(|_| {
+                    let world = world.clone();
+                    future::spawn(async move { world.read().await })
+                })
+                .collect();
+            let writers: Vec<_> = (0..writers)
+                .map(|_| {
+                    let world = world.clone();
+                    thread::spawn(move || world.write_through())
+                })
+                .collect();
+            for reader in readers {
+                future::block_on(reader).expect("no reader panics");
+            }
+            for writer in writers {
+                writer.join().expect("no writer panics");
+            }
+            world.ends();
+        };
+        count += explore(RandomScheduler::new(schedules(50_000)), run);
+        count += explore(PctScheduler::new(5, schedules(50_000)), run);
+    }
+    report("writers through the cache", count);
 }
 
 #[test]

@@ -22,6 +22,51 @@ pub enum Change {
     Tags(Vec<Tag>),
     /// Every entry of the cache.
     All,
+    /// These keys are about to be written at the origin. What is read of them from
+    /// now on may be what was there before, or what will never have been there: it is
+    /// not kept before [`Change::Written`] says that it is over, or this time has
+    /// passed and whoever announced it is gone.
+    Writing {
+        /// What is written.
+        keys: Vec<Key>,
+        /// A number that no other write has.
+        write: u64,
+        /// After this long the write has happened or never will.
+        within: Duration,
+    },
+    /// These keys have been written at the origin, or will not be.
+    Written {
+        /// What was to be written.
+        keys: Vec<Key>,
+        /// The number of the write.
+        write: u64,
+    },
+}
+
+impl Change {
+    /// The keys it is about; `None` if it is not about certain keys.
+    #[must_use]
+    pub fn keys(&self) -> Option<&[Key]> {
+        match self {
+            Self::Keys(keys) | Self::Writing { keys, .. } | Self::Written { keys, .. } => {
+                Some(keys)
+            }
+            Self::Tags(_) | Self::All => None,
+        }
+    }
+
+    /// The same about other keys; itself if it is not about certain keys.
+    #[must_use]
+    pub fn about(&self, keys: Vec<Key>) -> Self {
+        match self {
+            Self::Keys(_) => Self::Keys(keys),
+            Self::Writing { write, within, .. } => {
+                Self::Writing { keys, write: *write, within: *within }
+            }
+            Self::Written { write, .. } => Self::Written { keys, write: *write },
+            Self::Tags(_) | Self::All => self.clone(),
+        }
+    }
 }
 
 /// A place in the stream of a bus. Positions of different epochs cannot be

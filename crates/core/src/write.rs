@@ -1,5 +1,6 @@
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::{Decimal, Error, JournalOffset, Value, Version};
 
@@ -149,6 +150,9 @@ pub struct WriteAbilities {
     pub batch_limit: usize,
     /// It keeps [`LaneMark`]s in the transaction of the writes.
     pub marks: bool,
+    /// After this long a write that was sent and not answered has happened or never
+    /// will.
+    pub settles_within: Duration,
 }
 
 impl WriteAbilities {
@@ -162,6 +166,7 @@ impl WriteAbilities {
         versions: false,
         batch_limit: 0,
         marks: false,
+        settles_within: Duration::from_secs(30),
     };
 
     /// Puts and removals, one by one.

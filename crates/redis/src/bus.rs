@@ -41,10 +41,8 @@ impl RedisBus {
 
     async fn announce(&self, announcement: &Announcement, after: Version) -> Result<Version> {
         let body = encode(announcement)?;
-        let names: Vec<Vec<u8>> = match &announcement.change {
-            Change::Keys(keys) => self.entries(&announcement.cache, keys),
-            _ => Vec::new(),
-        };
+        let keys = announcement.change.keys().unwrap_or_default();
+        let names = self.entries(&announcement.cache, keys);
         if !self.shared.links.has_slots() || names.is_empty() {
             return self.publish_step(announcement, body, &names, after).await;
         }
@@ -74,7 +72,7 @@ impl RedisBus {
         let (names, options) = (&self.shared.names, &self.shared.options);
         let cache = &announcement.cache;
         let members: Vec<Vec<u8>> = match &announcement.change {
-            Change::Keys(_) => Vec::new(),
+            change if change.keys().is_some() => Vec::new(),
             Change::Tags(tags) => {
                 tags.iter().map(|tag| member(Some(tag), announcement.verb)).collect()
             }
@@ -169,22 +167,19 @@ fn parts(announcement: &Announcement) -> Vec<Option<Announcement>> {
     let part = |change| {
         Some(Announcement { cache: announcement.cache.clone(), change, verb: announcement.verb })
     };
-    match &announcement.change {
-        Change::Keys(keys) => {
-            let ends = ends(keys.iter().map(|key| key.as_bytes().len()));
-            if ends.len() > 1 {
-                let slices = slices(keys, &ends);
-                return slices.map(|keys| part(Change::Keys(keys.to_vec()))).collect();
-            }
+    let change = &announcement.change;
+    if let Some(keys) = change.keys() {
+        let ends = ends(keys.iter().map(|key| key.as_bytes().len()));
+        if ends.len() > 1 {
+            return slices(keys, &ends).map(|keys| part(change.about(keys.to_vec()))).collect();
         }
-        Change::Tags(tags) => {
-            let ends = ends(tags.iter().map(|tag| tag.as_str().len()));
-            if ends.len() > 1 {
-                let slices = slices(tags, &ends);
-                return slices.map(|tags| part(Change::Tags(tags.to_vec()))).collect();
-            }
+    }
+    if let Change::Tags(tags) = change {
+        let ends = ends(tags.iter().map(|tag| tag.as_str().len()));
+        if ends.len() > 1 {
+            let slices = slices(tags, &ends);
+            return slices.map(|tags| part(Change::Tags(tags.to_vec()))).collect();
         }
-        _ => {}
     }
     vec![None]
 }

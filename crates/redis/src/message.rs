@@ -4,9 +4,12 @@
 //! |---|---|
 //! | 0 | the format: 1 |
 //! | 1 | 0: expire, 1: remove |
-//! | 2 | 0: keys, 1: tags, 2: everything |
+//! | 2 | 0: keys, 1: tags, 2: everything, 3: keys about to be written, 4: keys written |
 //! | 3–6 | how long the cache's name is, big-endian, then the name |
+//! | then | of 3 and 4 the number of the write, and of 3 its milliseconds, in eight bytes each |
 //! | then | how many keys or tags, and each with four bytes of length before it |
+
+use std::time::Duration;
 
 use bytes::{Buf, BufMut};
 use larder_core::{Announcement, Change, Error, ErrorKind, Key, Result, Tag, Verb};
@@ -39,13 +42,17 @@ impl MessageId {
 pub(crate) fn encode(announcement: &Announcement) -> Result<Vec<u8>> {
     let mut bytes = vec![FORMAT, u8::from(announcement.verb == Verb::Remove)];
     let items: Vec<&[u8]> = match &announcement.change {
-        Change::Keys(keys) => keys.iter().map(Key::as_bytes).collect(),
+        change if change.keys().is_some() => {
+            change.keys().into_iter().flatten().map(Key::as_bytes).collect()
+        }
         Change::Tags(tags) => tags.iter().map(|tag| tag.as_str().as_bytes()).collect(),
         _ => Vec::new(),
     };
     bytes.put_u8(match &announcement.change {
         Change::Keys(_) => 0,
         Change::Tags(_) => 1,
+        Change::Writing { .. } => 3,
+        Change::Written { .. } => 4,
         // Whatever else there will be touches everything to who does not know it.
         _ => 2,
     });
@@ -57,6 +64,14 @@ pub(crate) fn encode(announcement: &Announcement) -> Result<Vec<u8>> {
             .remedy("announce fewer keys at once, or a tag"));
     }
     put_text(&mut bytes, announcement.cache.as_bytes());
+    match &announcement.change {
+        Change::Writing { write, within, .. } => {
+            bytes.put_u64(*write);
+            bytes.put_u64(u64::try_from(within.as_millis()).unwrap_or(u64::MAX));
+        }
+        Change::Written { write, .. } => bytes.put_u64(*write),
+        _ => {}
+    }
     // Lengths are below the limit, which fits four bytes.
     bytes.put_u32(items.len() as u32);
     for item in items {
@@ -78,6 +93,9 @@ pub(crate) fn decode(mut bytes: &[u8]) -> Option<Announcement> {
         return None;
     }
     let cache = std::str::from_utf8(take_text(&mut bytes)?).ok()?.to_owned();
+    let mut number = |is_there: bool| if is_there { bytes.try_get_u64().ok() } else { Some(0) };
+    let write = number(matches!(change, 3 | 4))?;
+    let within = Duration::from_millis(number(change == 3)?);
     let count = bytes.try_get_u32().ok()?;
     // Nothing is reserved by a count from outside: each item has to be there.
     let mut items = Vec::new();
@@ -96,6 +114,8 @@ pub(crate) fn decode(mut bytes: &[u8]) -> Option<Announcement> {
                 .collect::<Option<_>>()?,
         ),
         2 if items.is_empty() => Change::All,
+        3 => Change::Writing { keys: items.into_iter().map(Key::new).collect(), write, within },
+        4 => Change::Written { keys: items.into_iter().map(Key::new).collect(), write },
         _ => return None,
     };
     Some(Announcement { cache, change, verb })
@@ -134,6 +154,16 @@ mod tests {
         prop_oneof![
             vec(vec(any::<u8>(), 0..20), 0..6)
                 .prop_map(|keys| Change::Keys(keys.into_iter().map(Key::new).collect())),
+            (vec(vec(any::<u8>(), 0..20), 0..4), any::<u64>(), any::<u32>()).prop_map(
+                |(keys, write, millis)| Change::Writing {
+                    keys: keys.into_iter().map(Key::new).collect(),
+                    write,
+                    within: Duration::from_millis(millis.into()),
+                }
+            ),
+            (vec(vec(any::<u8>(), 0..20), 0..4), any::<u64>()).prop_map(|(keys, write)| {
+                Change::Written { keys: keys.into_iter().map(Key::new).collect(), write }
+            }),
             vec(".{0,9}", 0..6)
                 .prop_map(|tags| Change::Tags(tags.iter().map(|tag| Tag::new(tag)).collect())),
             Just(Change::All),

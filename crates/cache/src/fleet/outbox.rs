@@ -179,7 +179,10 @@ fn together(unsaid: impl Iterator<Item = Unsaid>) -> Vec<Unsaid> {
         // As if it were the youngest of them; what was never said is younger still.
         touched.said = touched.said.zip(said).map(|(one, other)| one.max(other));
         match change {
-            Change::Keys(keys) => touched.keys.extend(keys),
+            // What was to be written may have been: it is over by now in any case.
+            Change::Keys(keys) | Change::Writing { keys, .. } | Change::Written { keys, .. } => {
+                touched.keys.extend(keys);
+            }
             Change::Tags(tags) => touched.tags.extend(tags),
             _ => touched.is_all = true,
         }

@@ -9,11 +9,24 @@ use larder_memory::Resident;
 
 use crate::engine::{CacheKey, CacheValue, Engine};
 use crate::fleet::Member;
+use crate::flight::Hold;
 
 impl<K: CacheKey, V: CacheValue> Member for Engine<K, V> {
     fn hear(self: Arc<Self>, change: &Change, verb: Verb, version: Version) {
         match change {
             Change::Keys(keys) => self.hear_of_keys(keys, verb, version),
+            Change::Writing { keys, write, within } => {
+                self.have_stores_told(keys, verb, version);
+                let keys = self.decode(keys);
+                self.hear_of_writing(keys, Hold(*write), *within);
+            }
+            Change::Written { keys, write } => {
+                let decoded = self.decode(keys);
+                Arc::clone(&self).hear_of_keys(keys, verb, version);
+                for key in &decoded {
+                    self.flights.release(key, Hold(*write));
+                }
+            }
             Change::Tags(tags) => {
                 let mark = |tag: &_| Mark { tag: Some(Clone::clone(tag)), verb, version };
                 self.hear_of_marks(&tags.iter().map(mark).collect::<Vec<_>>());
@@ -26,6 +39,7 @@ impl<K: CacheKey, V: CacheValue> Member for Engine<K, V> {
     fn doubt_below(&self, version: Version) {
         self.doubted_below.fetch_max(version.get(), Ordering::AcqRel);
         self.memory.expire_all_at(version, self.clock.now());
+        self.doubt_writes();
     }
 
     fn trust_for(&self, remaining: Duration) {
@@ -41,25 +55,34 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         let Some(seat) = &self.seat else { return };
         let member: Arc<dyn Member> = Arc::clone(self) as _;
         seat.fleet.attend(&self.name, Arc::downgrade(&member));
+        self.doubt_writes();
         if self.lower.as_ref().is_some_and(|lower| lower.tiers_to_tell(true).next().is_some()) {
             self.doubted_below.fetch_max(seat.fleet.heard().get(), Ordering::AcqRel);
         }
     }
 
     fn hear_of_keys(self: Arc<Self>, keys: &[Key], verb: Verb, version: Version) {
-        let Some(seat) = &self.seat else { return };
-        let decoded: Vec<K> = keys.iter().filter_map(seat.decode).collect();
+        let decoded = self.decode(keys);
+        self.have_stores_told(keys, verb, version);
+        for key in &decoded {
+            self.invalidate_older(key, verb, version);
+        }
+    }
+
+    fn decode(&self, keys: &[Key]) -> Vec<K> {
+        self.seat.iter().flat_map(|seat| keys.iter().filter_map(seat.decode)).collect()
+    }
+
+    /// Has the stores that do not follow the bus told.
+    fn have_stores_told(self: &Arc<Self>, keys: &[Key], verb: Verb, version: Version) {
         // Whoever announced it may have ended before these stores heard of it. Noted
         // before memory gives it up: what a read brings meanwhile is found by one of
         // the two.
         let tiers = || self.lower.iter().flat_map(|lower| lower.tiers_to_tell(true));
         let has_to_tell = tiers().next().is_some();
         tiers().for_each(|tier| tier.invalidate_later(keys, version, verb));
-        for key in &decoded {
-            self.invalidate_older(key, verb, version);
-        }
         if has_to_tell {
-            let engine = Arc::clone(&self);
+            let engine = Arc::clone(self);
             self.runtime.spawn(async move { engine.catch_stores_up().await });
         }
     }

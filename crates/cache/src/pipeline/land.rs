@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use larder_core::{
@@ -48,6 +49,27 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         }
     }
 
+    /// Keeps what a write has committed. Returns what the stores are to learn; `None`
+    /// if it is not to be kept, or something came between.
+    pub(super) fn keep_written(
+        &self,
+        flight: &Arc<Flight<K, V>>,
+        value: Value<V>,
+        read_at: Moment,
+        cost: Duration,
+    ) -> Option<Fill<K, V>> {
+        let loaded = Loaded { outcome: Outcome::Found(value), ..Loaded::absent() };
+        let (entry, limits) = self.entry(flight, loaded, read_at, cost).ok()?;
+        let limits = limits?;
+        let (fresh_until, stale_until) = (limits.fresh_until, limits.stale_until);
+        let (held, is_kept) = self.keep(flight, entry, Some(self.in_memory(limits)));
+        if !is_kept {
+            return None;
+        }
+        flight.land(Landing::Answer { held: held.clone(), tier: Tier::Origin });
+        Some(Fill { held, key: flight.key.clone(), fresh_until, stale_until })
+    }
+
     /// The limits in memory: where there are stores, they are asked again before
     /// the entry expires.
     pub(super) fn in_memory(&self, limits: Limits) -> Limits {
@@ -80,7 +102,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             return (Held::Detached(Arc::new(entry)), false);
         };
         let mut entry = Some(limited(entry, &limits));
-        let kept = self.flights.leave(flight, || {
+        let kept = self.flights.leave_unheld(flight, || {
             // Both leave the lock before either is dropped.
             let old = self.memory.peek(&flight.key, now);
             let keep = |entry| self.memory.insert(flight.key.clone(), entry, limits.lifetime, now);
@@ -151,6 +173,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         };
         let kept = may_keep && class.may_be_cached() && policy.class.may_be_cached();
         let limits = kept.then(|| limits(&policy, &answer)).flatten();
+        let limits = limits.map(|limits| self.until_writes_settle(limits));
         let entry = self.new_entry(value, flight, &limits, read_at, cost, tags, class);
         Ok((entry, limits))
     }
@@ -178,6 +201,12 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             tags,
             class,
         }
+    }
+
+    /// Only so long that a write of which this node has not heard does not matter.
+    fn until_writes_settle(&self, limits: Limits) -> Limits {
+        let settled = Moment::from_nanos(self.writes_settle_at.load(Ordering::Acquire));
+        if self.clock.now() < settled { limits.at_most(settled) } else { limits }
     }
 
     pub(crate) fn ttl_rule(&self, key: &K, value: &Value<V>) -> Option<Ttl> {

@@ -277,7 +277,11 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
 
     /// The answer of a future, or `None` if the deadline comes first; the future
     /// is dropped then.
-    async fn within<T>(&self, deadline: Moment, future: impl Future<Output = T>) -> Option<T> {
+    pub(super) async fn within<T>(
+        &self,
+        deadline: Moment,
+        future: impl Future<Output = T>,
+    ) -> Option<T> {
         let future = std::pin::pin!(future);
         let sleep = std::pin::pin!(self.runtime.sleep_until(&self.clock, deadline));
         match select(future, sleep).await {

@@ -12,7 +12,8 @@
 //! | fill every store with what was kept | `stores::Engine::fill` |
 //! | degrade: stale within its cap, the fallback, an error | `read::Engine::degrade` |
 //! | what other nodes have invalidated | `hear` |
-//! | write, expire, remove: fence, version, memory | `write` |
+//! | put, expire, remove: fence, version, memory | `write` |
+//! | write to the origin: hold, commit, tell | `through` |
 
 mod batch;
 mod departure;
@@ -23,8 +24,10 @@ mod load;
 mod read;
 mod refresh;
 mod stores;
+mod through;
 mod write;
 
 pub(crate) use load::Source;
 pub(crate) use read::Request;
+pub(crate) use through::WriteTerms;
 pub(crate) use write::PutTerms;

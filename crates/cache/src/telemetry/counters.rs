@@ -28,6 +28,7 @@ pub(crate) enum Counter {
     RefreshSkipped,
     Fenced,
     Put,
+    Written,
     ExpiredKey,
     RemovedKey,
     ExpiredTag,

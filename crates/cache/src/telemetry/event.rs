@@ -61,6 +61,8 @@ pub enum EventKind {
     Fenced,
     /// A value was put.
     Put,
+    /// The origin has committed a write.
+    Written,
     /// A key was expired.
     ExpiredKey,
     /// A key was removed.

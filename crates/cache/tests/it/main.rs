@@ -17,4 +17,5 @@ mod stores;
 mod stores_adrift;
 mod support;
 mod tags;
+mod through;
 mod writes;

@@ -38,6 +38,7 @@ mod statistics;
 mod table;
 mod transaction;
 pub(crate) mod worker;
+mod written;
 
 pub use commands::reference;
 pub(crate) use credentials::Credentials;

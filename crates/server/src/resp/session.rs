@@ -10,9 +10,11 @@ use super::command::{Handler, OnCache};
 use super::connection::REPLY_BYTES_BEFORE_WRITE;
 use super::door::Shared;
 use super::parser::Limits;
+use super::routes::ServedCache;
 use super::table::{Entry, Shortcut, Unknown};
 use super::transaction::Transaction;
 use super::worker::Worker;
+use super::written;
 use crate::front::FrontSession;
 use crate::keyspace::{Locked, OutOfMemory};
 
@@ -158,7 +160,10 @@ impl Session {
         let start = reply.as_bytes().len();
         match entry.command.handler {
             Handler::Waiting(handler) => handler(self, arguments, reply).await,
-            _ => cached::answer(self, entry, arguments, reply).await,
+            _ => match entry.written {
+                Some(write) => written::answer(self, entry, write, arguments, reply).await,
+                None => cached::answer(self, entry, arguments, reply).await,
+            },
         }
         self.count_call(entry, &reply.as_bytes()[start..]);
     }
@@ -255,8 +260,7 @@ impl Session {
             return Step::Done;
         };
         if entry.command.on_cache == OnCache::Refuse {
-            reply.error(&cached::refusal(key, cache.name()));
-            return Step::Done;
+            return self.execute_write(entry, arguments, reply);
         }
         if entry.cached == Some(CachedRead::Get) {
             if let Some(hit) = cache.get_memory(key) {
@@ -270,6 +274,27 @@ impl Session {
             }
         }
         Step::Wait(entry)
+    }
+
+    /// Has a write of keys of caches wait for their origins, if all of them take it.
+    fn execute_write(
+        &mut self,
+        entry: &'static Entry,
+        arguments: &[&[u8]],
+        reply: &mut Reply,
+    ) -> Step {
+        let keys = entry.command.keys.positions(arguments.len()).map(|place| arguments[place]);
+        let mut cached = keys.filter_map(|key| Some((key, self.shared.routes.route(key)?)));
+        let refuses = |(_, cache): &(_, &ServedCache)| {
+            entry.written.is_none() || !written::takes_writes(cache)
+        };
+        let Some((key, cache)) = cached.find(refuses) else { return Step::Wait(entry) };
+        reply.error(&if written::takes_writes(cache) {
+            written::refusal(entry.command.name, key, cache.name())
+        } else {
+            cached::refusal(key, cache.name())
+        });
+        Step::Done
     }
 
     /// Whether the call may go on; if not, it is answered with the reason.

@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use super::cached::CachedRead;
 use super::command::{Command, Handler};
 use super::commands;
+use super::written::CachedWrite;
 
 /// Names are at most this long, so that one fits into a `u128`.
 const NAME_BYTES_MAX: usize = 16;
@@ -26,6 +27,8 @@ pub(crate) struct Entry {
     pub(crate) subcommands: Range<usize>,
     /// How it reads keys of a cache, if it can.
     pub(crate) cached: Option<CachedRead>,
+    /// How it writes keys of a cache, if it can.
+    pub(crate) written: Option<CachedWrite>,
     /// The short way to run it on a plain key, if there is one.
     pub(crate) shortcut: Option<Shortcut>,
     /// Whether a client that has not authenticated may call it.
@@ -181,6 +184,7 @@ impl Entry {
             command,
             index: 0,
             subcommands: 0..0,
+            written: CachedWrite::of(command.name),
             cached: CachedRead::of(command.name),
             shortcut: match command.name {
                 "get" => Some(Shortcut::Get),

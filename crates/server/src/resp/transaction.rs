@@ -12,6 +12,7 @@ use super::door::Shared;
 use super::routes::ServedCache;
 use super::session::{Replies, Session};
 use super::table::Entry;
+use super::written;
 use crate::keyspace::Locked;
 
 /// A client's transaction, if it has one, and what it watches.
@@ -215,7 +216,11 @@ fn run_one(
             match cached {
                 None => handler(locked, arguments, reply),
                 Some((key, cache)) if entry.command.on_cache == OnCache::Refuse => {
-                    reply.error(&cached::refusal(key, cache.name()));
+                    reply.error(&if written::takes_writes(cache) {
+                        written::refusal(entry.command.name, key, cache.name())
+                    } else {
+                        cached::refusal(key, cache.name())
+                    });
                 }
                 Some(_) => cached::answer_loaded(session, locked, entry, arguments, loaded, reply),
             }

@@ -109,6 +109,8 @@ pub async fn announcements_arrive_as_they_were_made<B: Bus>(one: B, two: B) {
         Change::Keys(many.collect()),
         Change::Tags(tags.to_vec()),
         Change::All,
+        Change::Writing { keys: keys.to_vec(), write: u64::MAX, within: Duration::from_millis(7) },
+        Change::Written { keys: keys.to_vec(), write: 0 },
     ];
     let mut made = Vec::new();
     for change in changes {

@@ -9,7 +9,7 @@ use super::super::cached::{load_error, shown};
 use super::super::command::{Command, Group, Handler, KeySpec, OnCache};
 use super::super::routes::ServedCache;
 use super::super::session::Session;
-use super::super::{Protocol, Reply};
+use super::super::{Protocol, Reply, written};
 use super::client::on_or_off;
 use crate::registry::misses;
 
@@ -56,10 +56,28 @@ pub(super) const COMMANDS: &[Command] = &[
         ..LARDER
     },
     Command {
+        name: "larder.incr",
+        arity: 4,
+        syntax: "key field number",
+        summary: "Adds to a numeric member of a row, in one step at the database.",
+        flags: &["write", "no_multi"],
+        handler: Handler::Waiting(incr),
+        ..LARDER
+    },
+    Command {
         name: "larder.labels",
         syntax: "ON|OFF",
         summary: "Labels each answer of a cache with its freshness, tier and age (RESP3 only).",
         handler: Handler::Session(labels),
+        ..LARDER
+    },
+    Command {
+        name: "larder.patch",
+        arity: 3,
+        syntax: "key members",
+        summary: "Replaces members of a row, given as a JSON object; the others stay.",
+        flags: &["write", "no_multi"],
+        handler: Handler::Waiting(patch),
         ..LARDER
     },
     Command {
@@ -82,6 +100,30 @@ pub(super) const COMMANDS: &[Command] = &[
         ..LARDER
     },
 ];
+
+fn incr<'a>(
+    session: &'a mut Session,
+    arguments: &'a [&'a [u8]],
+    reply: &'a mut Reply,
+) -> BoxFuture<'a, ()> {
+    Box::pin(async move {
+        if let Err(error) = written::add(session, arguments, reply).await {
+            reply.error(&error);
+        }
+    })
+}
+
+fn patch<'a>(
+    session: &'a mut Session,
+    arguments: &'a [&'a [u8]],
+    reply: &'a mut Reply,
+) -> BoxFuture<'a, ()> {
+    Box::pin(async move {
+        if let Err(error) = written::patch(session, arguments, reply).await {
+            reply.error(&error);
+        }
+    })
+}
 
 /// What is done to tags and to keys.
 #[derive(Clone, Copy)]

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::super::command::{Command, Group, OnCache};
 use super::super::table::{Entry, Table};
+use super::super::written::CachedWrite;
 
 /// Every command in Markdown, one section for each group.
 #[must_use]
@@ -11,9 +12,10 @@ pub fn reference() -> String {
     let table = Table::get();
     let mut text = String::from(
         "# Commands\n\n\
-         Generated from the table of commands. On keys of a read-through cache, *reads* may load \
-         from the database, *looks* means that only what is cached is looked at, and *refused* \
-         that the command would write.\n",
+         Generated from the table of commands. On keys of a cache, *reads* may load from the \
+         database, *looks* means that only what is cached is looked at, *writes* that the \
+         database is written where the cache takes writes, and *refused* that the command would \
+         write what no cache takes.\n",
     );
     for group in Group::ALL {
         let entries: Vec<&Entry> =
@@ -42,6 +44,7 @@ fn write_row(command: &Command, text: &mut String) {
     let on_cache = match command.on_cache {
         OnCache::Read => "reads",
         OnCache::Inspect => "looks",
+        OnCache::Refuse if CachedWrite::of(command.name).is_some() => "writes",
         OnCache::Refuse => "refused",
         OnCache::NoKeys => "",
     };

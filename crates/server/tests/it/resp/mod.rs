@@ -9,6 +9,7 @@ mod sessions;
 mod stream;
 mod threads;
 mod transactions;
+mod writes;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};

@@ -13,6 +13,8 @@
 //! an insertion evicts: the `Drop` of a value evicted by another key must not
 //! call its cache, as [`crate::CacheValue`] says.
 
+mod holds;
+
 use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash};
@@ -22,6 +24,9 @@ use foldhash::fast::RandomState;
 use larder_core::{Error, LoadCause, Moment, Tags, Ttl, Version};
 use larder_memory::Resident;
 use tokio::sync::Notify;
+
+pub(crate) use holds::Hold;
+use holds::Holds;
 
 use crate::hit::{Held, Tier};
 use crate::sync::Mutex;
@@ -39,6 +44,8 @@ pub(crate) struct Flight<K, V> {
     /// What is refreshed, if anything.
     pub(crate) held: Option<Resident<K, V>>,
     pub(crate) terms: Terms,
+    /// The write of which this flight brings the answer, if it is no load.
+    pub(crate) hold: Option<Hold>,
     /// Whether every store was asked and has nothing under the key.
     is_vacant_below: AtomicBool,
     landing: OnceLock<Landing<K, V>>,
@@ -82,11 +89,18 @@ impl<K, V> Flight<K, V> {
             deadline,
             held,
             terms,
+            hold: None,
             is_vacant_below: AtomicBool::new(false),
             landing: OnceLock::new(),
             landed: Notify::new(),
             fenced: Notify::new(),
         }
+    }
+
+    /// The flight of a write: whoever reads the key meanwhile and finds nothing waits
+    /// for what is written.
+    pub(crate) fn of_write(self, hold: Hold) -> Self {
+        Self { hold: Some(hold), ..self }
     }
 
     /// The fence token: the version when the load began, before anything was
@@ -156,7 +170,23 @@ pub(crate) enum Boarded<K, V> {
     Landed(Resident<K, V>),
 }
 
-type Shard<K, V> = Mutex<HashMap<K, Arc<Flight<K, V>>, RandomState>>;
+type Shard<K, V> = Mutex<Table<K, V>>;
+
+/// The loads of some keys, and which of them are being written.
+struct Table<K, V> {
+    flights: HashMap<K, Arc<Flight<K, V>>, RandomState>,
+    holds: Holds<K>,
+}
+
+impl<K: Hash + Eq, V> Table<K, V> {
+    fn new() -> Self {
+        Self { flights: HashMap::default(), holds: Holds::default() }
+    }
+
+    fn has(&self, flight: &Arc<Flight<K, V>>) -> bool {
+        self.flights.get(&flight.key).is_some_and(|other| Arc::ptr_eq(other, flight))
+    }
+}
 
 /// All loads under way.
 pub(crate) struct Flights<K, V> {
@@ -173,7 +203,7 @@ const SHARDS: usize = 64;
 impl<K: Hash + Eq + Clone, V> Flights<K, V> {
     pub(crate) fn new() -> Self {
         Self {
-            shards: (0..SHARDS).map(|_| Mutex::new(HashMap::default())).collect(),
+            shards: (0..SHARDS).map(|_| Mutex::new(Table::new())).collect(),
             hasher: RandomState::default(),
             running: AtomicUsize::new(0),
             ended: Notify::new(),
@@ -190,14 +220,14 @@ impl<K: Hash + Eq + Clone, V> Flights<K, V> {
         begin: impl FnOnce() -> Result<Flight<K, V>, E>,
     ) -> Result<Boarded<K, V>, E> {
         let mut shard = self.shard(key).lock();
-        if let Some(flight) = shard.get(key) {
+        if let Some(flight) = shard.flights.get(key) {
             return Ok(Boarded::Joined(Arc::clone(flight)));
         }
         if let Some(resident) = look() {
             return Ok(Boarded::Landed(resident));
         }
         let flight = Arc::new(begin()?);
-        shard.insert(key.clone(), Arc::clone(&flight));
+        shard.flights.insert(key.clone(), Arc::clone(&flight));
         Ok(Boarded::Began(flight))
     }
 
@@ -208,27 +238,46 @@ impl<K: Hash + Eq + Clone, V> Flights<K, V> {
         flight: &Arc<Flight<K, V>>,
         keep: impl FnOnce() -> R,
     ) -> Option<R> {
-        let mut shard = self.shard(&flight.key).lock();
-        let current = shard.get(&flight.key).is_some_and(|other| Arc::ptr_eq(other, flight));
-        if !current {
-            return None;
-        }
-        let left = shard.remove_entry(&flight.key);
-        let kept = keep();
-        drop(shard);
-        drop(left);
-        Some(kept)
+        self.leave_if(flight, |_| true, keep)
     }
 
-    /// Runs `act`, under the lock, if the flight is still in the table.
+    /// The same, but `keep` does not run, and nothing is returned, where somebody else
+    /// writes the key.
+    pub(crate) fn leave_unheld<R>(
+        &self,
+        flight: &Arc<Flight<K, V>>,
+        keep: impl FnOnce() -> R,
+    ) -> Option<R> {
+        self.leave_if(flight, |holds| !holds.hinder(&flight.key, flight.hold), keep)
+    }
+
+    fn leave_if<R>(
+        &self,
+        flight: &Arc<Flight<K, V>>,
+        may_keep: impl FnOnce(&Holds<K>) -> bool,
+        keep: impl FnOnce() -> R,
+    ) -> Option<R> {
+        let mut shard = self.shard(&flight.key).lock();
+        if !shard.has(flight) {
+            return None;
+        }
+        let left = shard.flights.remove_entry(&flight.key);
+        let kept = may_keep(&shard.holds).then(keep);
+        drop(shard);
+        drop(left);
+        kept
+    }
+
+    /// Runs `act`, under the lock, if the flight is still in the table and nobody
+    /// writes the key.
     pub(crate) fn during<R>(
         &self,
         flight: &Arc<Flight<K, V>>,
         act: impl FnOnce() -> R,
     ) -> Option<R> {
         let shard = self.shard(&flight.key).lock();
-        let current = shard.get(&flight.key).is_some_and(|other| Arc::ptr_eq(other, flight));
-        current.then(act)
+        let may_keep = shard.has(flight) && !shard.holds.hinder(&flight.key, flight.hold);
+        may_keep.then(act)
     }
 
     /// Takes the key's flight out, so that its answer is not kept and nobody
@@ -240,7 +289,7 @@ impl<K: Hash + Eq + Clone, V> Flights<K, V> {
         Q: Hash + Eq + ?Sized,
     {
         let mut shard = self.shard(key).lock();
-        let fenced = shard.remove_entry(key);
+        let fenced = shard.flights.remove_entry(key);
         let acted = act();
         drop(shard);
         tell_fenced(fenced);
@@ -255,12 +304,41 @@ impl<K: Hash + Eq + Clone, V> Flights<K, V> {
         Q: Hash + Eq + ?Sized,
     {
         let mut shard = self.shard(key).lock();
-        let is_older = shard.get(key).is_some_and(|flight| flight.begun() < version);
-        let fenced = if is_older { shard.remove_entry(key) } else { None };
+        let is_older = shard.flights.get(key).is_some_and(|flight| flight.begun() < version);
+        let fenced = if is_older { shard.flights.remove_entry(key) } else { None };
         let acted = act();
         drop(shard);
         tell_fenced(fenced);
         acted
+    }
+
+    /// Has nothing kept that is read of the key from now on, nor what was read before,
+    /// until [`Flights::release`].
+    pub(crate) fn hold(&self, key: &K, hold: Hold) {
+        self.shard(key).lock().holds.add(key, hold);
+    }
+
+    /// Ends a hold. Returns whether there was this one.
+    pub(crate) fn release<Q>(&self, key: &Q, hold: Hold) -> bool
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let mut shard = self.shard(key).lock();
+        let (was_held, key) = shard.holds.remove(key, hold);
+        drop(shard);
+        drop(key);
+        was_held
+    }
+
+    /// Puts a flight in the place of the key's other one, which is fenced.
+    pub(crate) fn supersede(&self, flight: &Arc<Flight<K, V>>) {
+        let key = flight.key.clone();
+        let mut shard = self.shard(&key).lock();
+        let fenced = shard.flights.remove_entry(&key);
+        shard.flights.insert(key, Arc::clone(flight));
+        drop(shard);
+        tell_fenced(fenced);
     }
 
     /// Takes out a flight that nobody is to join any more.
@@ -275,7 +353,7 @@ impl<K: Hash + Eq + Clone, V> Flights<K, V> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.shard(key).lock().contains_key(key)
+        self.shard(key).lock().flights.contains_key(key)
     }
 
     pub(crate) fn running(&self) -> usize {

@@ -1,0 +1,557 @@
+//! Writes to the origin: what is committed is read, what is not is never kept, and
+//! nobody keeps what was there before.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use larder::{
+    Action, BatchError, Cache, CacheBuilder, Error, ErrorKind, Expected, Fleet, FleetOptions,
+    JsonCodec, LoadContext, Loaded, ManualClock, Memory, Origin, Result, Stores, Tier, Version,
+    Write, WriteAbilities, Written,
+};
+use larder_testkit::faulty::{Answer, FaultyBus, FaultyStore, Gate};
+
+use crate::support::*;
+
+const SETTLES: Duration = Duration::from_secs(10);
+
+/// What becomes of one write.
+enum Fate {
+    Commits,
+    /// Waits at the first gate, commits, and answers at the second.
+    Between(Gate, Gate),
+    Fails(ErrorKind),
+    Conflicts,
+    /// Commits at the gate, and never answers.
+    CommitsInSilence(Gate),
+    Panics,
+}
+
+/// An origin whose writes have scripted fates.
+#[derive(Clone)]
+struct Database {
+    rows: Truth,
+    fates: Arc<Mutex<VecDeque<Fate>>>,
+}
+
+impl Database {
+    fn new() -> Self {
+        let rows = Truth::with_batch_limit(1000).with_rows([(ann(), 1)]);
+        Self { rows, fates: Arc::default() }
+    }
+
+    fn next_write(&self, fate: Fate) {
+        self.fates.lock().expect("no panic under it").push_back(fate);
+    }
+
+    /// What it has now.
+    async fn truth(&self) -> Option<i64> {
+        let context = LoadContext::new(larder::LoadCause::Miss, larder::Moment::NEVER);
+        let loaded = Origin::load(&self.rows, &ann(), &context).await.expect("it is answered");
+        match loaded.outcome {
+            larder::Outcome::Found(value) => value.as_option().copied(),
+            _ => None,
+        }
+    }
+
+    fn commit(&self, write: &Write<String, i64>) {
+        match &write.action {
+            Action::Put(value) => self.rows.set(write.key.clone(), *value),
+            Action::Remove => self.rows.delete(&write.key),
+            _ => unreachable!("the tests only put and remove"),
+        }
+    }
+}
+
+fn done() -> Written<i64> {
+    Written::Done { changed: true, now: None, version: None }
+}
+
+impl Origin<String, i64> for Database {
+    async fn load(&self, key: &String, context: &LoadContext) -> Result<Loaded<i64>> {
+        Origin::load(&self.rows, key, context).await
+    }
+
+    fn write_abilities(&self) -> WriteAbilities {
+        let mut abilities = WriteAbilities::SIMPLE;
+        abilities.batch_limit = 10;
+        abilities.settles_within = SETTLES;
+        abilities
+    }
+
+    async fn write(&self, write: &Write<String, i64>) -> Result<Written<i64>> {
+        let fate = self.fates.lock().expect("no panic under it").pop_front();
+        match fate.unwrap_or(Fate::Commits) {
+            Fate::Commits => self.commit(write),
+            Fate::Between(before, after) => {
+                before.pass().await;
+                self.commit(write);
+                after.pass().await;
+            }
+            Fate::Fails(kind) => return Err(Error::new(kind, "as scripted")),
+            Fate::Conflicts => return Ok(Written::Conflict { version: Some(Version::new(3)) }),
+            Fate::CommitsInSilence(gate) => {
+                let (database, write) = (self.clone(), write.clone());
+                tokio::spawn(async move {
+                    gate.pass().await;
+                    database.commit(&write);
+                });
+                std::future::pending::<()>().await;
+            }
+            Fate::Panics => panic!("as scripted"),
+        }
+        Ok(done())
+    }
+
+    async fn write_all(
+        &self,
+        writes: &[Write<String, i64>],
+        _: Option<&larder_core::LaneMark>,
+    ) -> Result<Vec<Written<i64>>, BatchError> {
+        if let Some(index) = writes.iter().position(|write| write.action == Action::Put(-1)) {
+            let error = Error::new(ErrorKind::OriginFailed, "a constraint");
+            return Err(BatchError { index: Some(index), error });
+        }
+        writes.iter().for_each(|write| self.commit(write));
+        Ok(writes.iter().map(|_| done()).collect())
+    }
+}
+
+/// A cache over a database.
+struct Desk {
+    world: World,
+    database: Database,
+}
+
+fn desk_with(
+    configure: impl FnOnce(CacheBuilder<String, i64>) -> CacheBuilder<String, i64>,
+) -> Desk {
+    let database = Database::new();
+    let clock = ManualClock::new();
+    let builder = Cache::builder("user")
+        .memory(Memory::entries(1000))
+        .origin(database.clone())
+        .policy(plain())
+        .clock(clock.clone());
+    let users = configure(builder).build().expect("a coherent cache");
+    let world = World { users, origin: database.rows.clone(), clock };
+    Desk { world, database }
+}
+
+fn desk() -> Desk {
+    desk_with(|builder| builder)
+}
+
+impl Desk {
+    async fn put(&self, value: i64) -> Result<Written<i64>> {
+        self.world.users.write(&ann(), Action::Put(value)).await
+    }
+
+    /// Begins a write that commits and answers as the gates say.
+    fn begin(&self, value: i64) -> (tokio::task::JoinHandle<Result<Written<i64>>>, Gate, Gate) {
+        let (before, after) = (Gate::new(), Gate::new());
+        self.database.next_write(Fate::Between(before.clone(), after.clone()));
+        let users = self.world.users.clone();
+        let write = tokio::spawn(async move { users.write(&ann(), Action::Put(value)).await });
+        (write, before, after)
+    }
+
+    fn memory(&self) -> Option<i64> {
+        self.world.users.get_memory(&ann()).and_then(larder::Hit::into_value)
+    }
+}
+
+#[tokio::test]
+async fn what_was_written_is_in_the_origin_and_in_memory() {
+    let desk = desk();
+    assert_eq!(desk.put(7).await.expect("it is committed"), done());
+    assert_eq!((desk.memory(), desk.world.loads()), (Some(7), 0));
+    desk.world.users.write(&ann(), Action::Remove).await.expect("it is committed");
+    let hit = desk.world.users.get(&ann()).await.expect("no error").expect("it is known");
+    assert_eq!((hit.value(), desk.world.loads()), (None, 0));
+    assert_eq!(desk.world.users.statistics().writes, 2);
+    assert_eq!(desk.world.users.statistics().loads, 0);
+}
+
+#[tokio::test]
+async fn around_the_cache_the_next_read_loads() {
+    let desk = desk();
+    assert_eq!(desk.world.read().await, Some(1));
+    desk.world.users.write(&ann(), Action::Put(7)).around().await.expect("it is committed");
+    assert_eq!(desk.memory(), None);
+    assert_eq!((desk.world.read().await, desk.world.loads()), (Some(7), 2));
+}
+
+#[tokio::test]
+async fn until_it_is_committed_memory_says_what_was_there_before() {
+    let desk = desk();
+    desk.world.read().await;
+    let (write, before, after) = desk.begin(7);
+    before.wait_for_arrivals(1).await;
+    assert_eq!(desk.memory(), Some(1));
+    before.open();
+    after.open();
+    write.await.expect("no panic").expect("it is committed");
+    assert_eq!((desk.memory(), desk.world.loads()), (Some(7), 1));
+}
+
+#[tokio::test]
+async fn whoever_finds_nothing_meanwhile_waits_for_what_is_written() {
+    let desk = desk();
+    let (write, before, after) = desk.begin(7);
+    before.wait_for_arrivals(1).await;
+    let users = desk.world.users.clone();
+    let read = tokio::spawn(async move { users.get_or_load(&ann()).await });
+    tokio::task::yield_now().await;
+    before.open();
+    after.open();
+    write.await.expect("no panic").expect("it is committed");
+    let hit = read.await.expect("no panic").expect("it is answered");
+    assert_eq!((hit.value(), desk.world.loads()), (Some(&7), 0));
+}
+
+#[tokio::test]
+async fn whoever_waits_for_a_write_that_fails_loads() {
+    let desk = desk();
+    let gate = Gate::new();
+    desk.database.next_write(Fate::CommitsInSilence(gate));
+    let users = desk.world.users.clone();
+    let write = tokio::spawn(async move { users.write(&ann(), Action::Put(7)).await });
+    desk.world.settle("it is sent", |_| desk.database.fates.lock().expect("ok").is_empty()).await;
+    let users = desk.world.users.clone();
+    let read = tokio::spawn(async move { users.get_or_load(&ann()).await });
+    desk.world.advance_past_sleepers(2, Duration::from_millis(4900)).await;
+    desk.world.clock.advance(Duration::from_millis(100));
+    let error = write.await.expect("no panic").expect_err("no answer came");
+    assert_eq!(error.kind(), ErrorKind::OutcomeUnknown);
+    let _ = read.await.expect("no panic");
+    assert_eq!(desk.world.read().await, Some(1));
+}
+
+#[tokio::test]
+async fn a_load_under_way_is_not_kept_after_a_write() {
+    let desk = desk();
+    let gate = Gate::new();
+    desk.database.rows.script([Answer::Truth.held_at(&gate)]);
+    let users = desk.world.users.clone();
+    let read = tokio::spawn(async move { users.get_or_load(&ann()).await });
+    gate.wait_for_arrivals(1).await;
+    desk.put(7).await.expect("it is committed");
+    gate.open();
+    let hit = read.await.expect("no panic").expect("it is answered");
+    assert_eq!(hit.value(), Some(&1), "it came before the write");
+    assert_eq!(desk.memory(), Some(7));
+}
+
+#[tokio::test]
+async fn what_is_removed_while_it_is_written_is_loaded() {
+    let desk = desk();
+    let (write, before, after) = desk.begin(7);
+    before.open();
+    after.wait_for_arrivals(1).await;
+    // Somebody else has changed it since, and says so.
+    desk.database.rows.set(ann(), 8);
+    desk.world.users.remove(&ann()).await.expect("memory does not fail");
+    after.open();
+    write.await.expect("no panic").expect("it is committed");
+    assert_eq!(desk.memory(), None);
+    assert_eq!(desk.world.read().await, Some(8));
+}
+
+#[tokio::test]
+async fn a_tag_removed_while_it_is_written_removes_it() {
+    let desk = desk();
+    let (before, after) = (Gate::new(), Gate::new());
+    desk.database.next_write(Fate::Between(before.clone(), after.clone()));
+    let users = desk.world.users.clone();
+    let write =
+        tokio::spawn(async move { users.write(&ann(), Action::Put(7)).tags(["team"]).await });
+    before.wait_for_arrivals(1).await;
+    desk.world.users.remove_tag("team").await.expect("memory does not fail");
+    before.open();
+    after.open();
+    write.await.expect("no panic").expect("it is committed");
+    assert_eq!(desk.memory(), None);
+}
+
+#[tokio::test]
+async fn what_the_origin_refuses_changes_nothing() {
+    let desk = desk();
+    desk.world.read().await;
+    for kind in [ErrorKind::OriginFailed, ErrorKind::InvalidInput] {
+        desk.database.next_write(Fate::Fails(kind));
+        let error = desk.put(7).await.expect_err("it is refused");
+        assert_eq!(error.kind(), kind);
+        assert_eq!(desk.world.read().await, Some(1));
+    }
+    assert_eq!(desk.world.users.statistics().writes, 0);
+}
+
+#[tokio::test]
+async fn a_conflict_is_an_answer_and_the_next_read_loads() {
+    let desk = desk();
+    desk.world.read().await;
+    desk.database.rows.set(ann(), 5);
+    desk.database.next_write(Fate::Conflicts);
+    let write = desk.world.users.write(&ann(), Action::Put(7));
+    let written = write.expecting(Expected::Version(Version::new(2))).await.expect("an answer");
+    assert_eq!(written, Written::Conflict { version: Some(Version::new(3)) });
+    assert_eq!(desk.world.read().await, Some(5));
+}
+
+#[tokio::test]
+async fn what_was_not_answered_is_not_kept_until_it_has_happened_or_never_will() {
+    let desk = desk();
+    desk.world.read().await;
+    let gate = Gate::new();
+    desk.database.next_write(Fate::CommitsInSilence(gate.clone()));
+    let users = desk.world.users.clone();
+    let write = tokio::spawn(async move { users.write(&ann(), Action::Put(7)).await });
+    desk.world.advance_past_sleepers(2, Duration::from_secs(5)).await;
+    let error = write.await.expect("no panic").expect_err("no answer came");
+    assert_eq!(error.kind(), ErrorKind::OutcomeUnknown);
+    // It may still happen at any moment, and does.
+    assert_eq!((desk.world.read().await, desk.memory()), (Some(1), None));
+    gate.open();
+    while desk.database.truth().await != Some(7) {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!((desk.world.read().await, desk.memory()), (Some(7), None));
+    desk.world.advance_past_sleepers(2, SETTLES).await;
+    desk.world
+        .settle("it is kept again", |world| {
+            let users = world.users.clone();
+            let _ =
+                futures_util::FutureExt::now_or_never(
+                    async move { users.get_or_load(&ann()).await },
+                );
+            world.users.get_memory(&ann()).is_some()
+        })
+        .await;
+    assert_eq!(desk.memory(), Some(7));
+}
+
+#[tokio::test]
+async fn an_origin_that_panics_may_have_written() {
+    let desk = desk();
+    desk.world.read().await;
+    desk.database.next_write(Fate::Panics);
+    let error = desk.put(7).await.expect_err("it panicked");
+    assert_eq!(error.kind(), ErrorKind::OutcomeUnknown);
+    assert_eq!((desk.world.read().await, desk.memory()), (Some(1), None));
+}
+
+#[tokio::test]
+async fn a_dropped_call_is_made_to_its_end() {
+    let desk = desk();
+    let (write, before, after) = desk.begin(7);
+    before.wait_for_arrivals(1).await;
+    write.abort();
+    before.open();
+    after.open();
+    desk.world.settle("it is written", |world| world.users.statistics().writes == 1).await;
+    assert_eq!(desk.memory(), Some(7));
+}
+
+#[tokio::test]
+async fn writers_of_one_key_leave_what_the_origin_has_or_nothing() {
+    for seed in 0..200_u64 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let desk = desk();
+        let mut gates = Vec::new();
+        let (mut writes, mut reads) = (Vec::new(), Vec::new());
+        for value in 0..4 {
+            let (write, before, after) = desk.begin(value);
+            writes.push(write);
+            gates.extend([before, after]);
+        }
+        random.shuffle(&mut gates);
+        for gate in gates {
+            gate.open();
+            for _ in 0..random.usize(..20) {
+                tokio::task::yield_now().await;
+            }
+            if random.bool() {
+                let users = desk.world.users.clone();
+                reads.push(tokio::spawn(async move { users.get_or_load(&ann()).await }));
+            }
+        }
+        for write in writes {
+            write.await.expect("no panic").expect("it is committed");
+        }
+        for read in reads {
+            read.await.expect("no panic").expect("it is answered");
+        }
+        let kept = desk.memory();
+        let truth = desk.database.truth().await;
+        assert!(
+            kept.is_none() || kept == truth,
+            "seed {seed}: {kept:?}, and the origin has {truth:?}",
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_batch_is_written_whole_or_not_at_all() {
+    let desk = desk();
+    let write = |key: &str, value| Write::new(key.to_owned(), Action::Put(value));
+    let written = desk.world.users.write_all(vec![write("ann", 7), write("bob", 8)]).await;
+    assert_eq!(written.expect("it is committed").len(), 2);
+    let bob = desk.world.users.get_memory("bob").and_then(larder::Hit::into_value);
+    assert_eq!((desk.memory(), bob), (Some(7), Some(8)));
+    let failed = desk.world.users.write_all(vec![write("ann", 9), write("bob", -1)]).await;
+    assert_eq!(failed.expect_err("a constraint").index, Some(1));
+    assert_eq!(desk.world.read().await, Some(7));
+    let many = (0..11).map(|number| write(&number.to_string(), 1)).collect();
+    let refused = desk.world.users.write_all(many).await.expect_err("too many");
+    assert_eq!(refused.error.kind(), ErrorKind::Unsupported);
+    // Twice the same key: which of them the origin made last is its own affair.
+    desk.world.users.write_all(vec![write("ann", 1), write("ann", 2)]).await.expect("committed");
+    assert_eq!(desk.memory(), None);
+}
+
+#[tokio::test]
+async fn an_origin_that_takes_no_writes_says_what_to_do() {
+    let world = world(plain());
+    let error = world.users.write(&ann(), Action::Put(7)).await.expect_err("it takes none");
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.remedy_text().is_some());
+    assert_eq!(world.read().await, Some(1));
+}
+
+#[tokio::test]
+async fn stores_give_up_what_they_have_before_the_origin_is_written() {
+    let store = FaultyStore::new(larder::Clock::monotonic()).local();
+    let shown = store.clone();
+    let desk =
+        desk_with(|builder| builder.stores(Stores::new(JsonCodec).store("disk", store.clone())));
+    desk.world.read().await;
+    let (write, before, after) = desk.begin(7);
+    before.wait_for_arrivals(1).await;
+    // A process that ends here leaves nothing behind that is not true any more.
+    assert!(shown.entries_count() == 0);
+    // Nor does a reader put it back.
+    desk.world.users.expire(&ann()).await.expect("the store does not fail");
+    let users = desk.world.users.clone();
+    let read = tokio::spawn(async move { users.get_or_load(&ann()).await });
+    let hit = read.await.expect("no panic").expect("it is answered");
+    assert_eq!(hit.value(), Some(&1));
+    assert!(shown.entries_count() == 0);
+    before.open();
+    after.open();
+    write.await.expect("no panic").expect("it is committed");
+    assert_eq!(desk.world.read().await, Some(7));
+    assert!(shown.entries_count() == 1);
+}
+
+/// One process of a fleet, which can end.
+struct Node {
+    desk: Desk,
+    _fleet: Fleet,
+}
+
+async fn node(bus: &FaultyBus, database: &Database) -> Node {
+    let options = FleetOptions::default().staleness_bound(MINUTE);
+    let fleet = Fleet::join(Arc::new(bus.join()), options).await.expect("it joins");
+    let users = Cache::builder("user")
+        .memory(Memory::entries(1000))
+        .origin(database.clone())
+        .policy(plain())
+        .fleet(&fleet)
+        .build()
+        .expect("a coherent cache");
+    let world = World { users, origin: database.rows.clone(), clock: ManualClock::new() };
+    Node { desk: Desk { world, database: database.clone() }, _fleet: fleet }
+}
+
+impl Node {
+    async fn comes_to_keep(&self, value: i64) {
+        let keeping = async {
+            while self.desk.memory() != Some(value) {
+                let _ = self.desk.world.users.get_or_load(&ann()).await;
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        let kept = tokio::time::timeout(Duration::from_secs(20), keeping).await;
+        kept.unwrap_or_else(|_| panic!("it keeps {:?}", self.desk.memory()));
+    }
+}
+
+#[tokio::test]
+async fn another_node_keeps_nothing_while_it_is_written_and_hears_when_it_is_over() {
+    let (bus, database) = (FaultyBus::new(), Database::new());
+    let (writer, other) = (node(&bus, &database).await, node(&bus, &database).await);
+    other.comes_to_keep(1).await;
+    let (write, before, after) = writer.desk.begin(7);
+    before.wait_for_arrivals(1).await;
+    assert_eq!(other.desk.memory(), Some(1), "nothing was committed yet");
+    // Whoever loads it now may get what was there before.
+    other.desk.world.users.remove(&ann()).await.expect("the bus is there");
+    let hit = other.desk.world.users.get_or_load(&ann()).await.expect("it is answered");
+    assert_eq!((hit.value(), other.desk.memory()), (Some(&1), None));
+    before.open();
+    after.open();
+    write.await.expect("no panic").expect("it is committed");
+    other.comes_to_keep(7).await;
+    writer.comes_to_keep(7).await;
+    assert_eq!(other.desk.world.users.get_or_load(&ann()).await.expect("ok").tier(), Tier::Memory);
+}
+
+#[tokio::test]
+async fn a_writer_that_ends_before_it_says_so_leaves_nothing_stale_behind() {
+    let (bus, database) = (FaultyBus::new(), Database::new());
+    let other = node(&bus, &database).await;
+    other.comes_to_keep(1).await;
+    // It announces a write, commits it and ends, all in a runtime of its own.
+    let (before, after) = (Gate::new(), Gate::new());
+    database.next_write(Fate::Between(before.clone(), after.clone()));
+    let (far_bus, far_database) = (bus.clone(), database.clone());
+    let (write_ends, ended) = tokio::sync::oneshot::channel::<()>();
+    let thread = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.expect("a runtime starts");
+        runtime.block_on(async move {
+            let options = FleetOptions::default().staleness_bound(MINUTE);
+            let fleet = Fleet::join(Arc::new(far_bus.join()), options).await.expect("it joins");
+            let policy = plain()
+                .soft_timeout(Duration::from_millis(100))
+                .hard_timeout(Duration::from_millis(900));
+            let users = Cache::builder("user")
+                .origin(Hasty(far_database))
+                .policy(policy)
+                .fleet(&fleet)
+                .build()
+                .expect("a coherent cache");
+            let write = tokio::spawn(async move { users.write(&ann(), Action::Put(7)).await });
+            before.wait_for_arrivals(1).await;
+            before.open();
+            after.wait_for_arrivals(1).await;
+            drop(write);
+        });
+        drop(write_ends);
+    });
+    let _ = ended.await;
+    thread.join().expect("no panic");
+    assert_eq!(other.desk.memory(), Some(1), "nobody has said anything");
+    other.comes_to_keep(7).await;
+}
+
+/// The same database, whose writes settle at once.
+struct Hasty(Database);
+
+impl Origin<String, i64> for Hasty {
+    async fn load(&self, key: &String, context: &LoadContext) -> Result<Loaded<i64>> {
+        Origin::load(&self.0, key, context).await
+    }
+
+    fn write_abilities(&self) -> WriteAbilities {
+        let mut abilities = self.0.write_abilities();
+        abilities.settles_within = Duration::from_millis(100);
+        abilities
+    }
+
+    async fn write(&self, write: &Write<String, i64>) -> Result<Written<i64>> {
+        self.0.write(write).await
+    }
+}
