@@ -191,11 +191,7 @@ impl Database {
     /// hold packets back do to this.
     #[must_use]
     pub fn write_settled_after(&self) -> Duration {
-        match &self.engines {
-            Engines::Sqlite(pools) => pools.settled_after(),
-            Engines::Postgres(pools) => pools.settled_after(),
-            Engines::MySql(pools) => pools.settled_after(),
-        }
+        self.engines.settled_after()
     }
 
     fn table_plan(&self, table: &Table) -> Plan {
@@ -378,6 +374,14 @@ impl Engines {
             Self::Sqlite(pools) => pools.applied(journal, lane).await,
             Self::Postgres(pools) => pools.applied(journal, lane).await,
             Self::MySql(pools) => pools.applied(journal, lane).await,
+        }
+    }
+
+    pub(crate) fn settled_after(&self) -> Duration {
+        match self {
+            Self::Sqlite(pools) => pools.settled_after(),
+            Self::Postgres(pools) => pools.settled_after(),
+            Self::MySql(pools) => pools.settled_after(),
         }
     }
 

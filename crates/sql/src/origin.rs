@@ -164,7 +164,10 @@ impl Origin<Key, Bytes> for SqlOrigin {
     }
 
     fn write_abilities(&self) -> WriteAbilities {
-        self.writes.as_ref().map_or(WriteAbilities::NONE, |writes| writes.abilities())
+        let Some(writes) = &self.writes else { return WriteAbilities::NONE };
+        let mut abilities = writes.abilities();
+        abilities.settles_within = self.engines.settled_after();
+        abilities
     }
 
     /// Postgres: one round trip for a table, or two where what was expected is

@@ -9,6 +9,7 @@ use crate::catalog::Relation;
 use crate::engine::Pools;
 use crate::key_type::{KeyColumn, MYSQL_DIGITS_MAX, Repertoire};
 use crate::plan::{Plan, Shape, Statement};
+use crate::pool::Pool;
 use crate::statement::{Template, infer};
 use crate::table::{Column, Fetch};
 use crate::{Dialect, KeyType, QueryOptions, Table, catalog, json, query};
@@ -96,16 +97,20 @@ pub(crate) async fn query_plan(
     })
 }
 
+async fn prepare(pools: &Pools<MySqlEngine>, sql: &str) -> Result<MySqlStatement> {
+    prepare_at(&pools.primary, sql).await
+}
+
 /// What the server says of a statement before it runs.
-pub(super) async fn prepare(pools: &Pools<MySqlEngine>, sql: &str) -> Result<MySqlStatement> {
-    let mut lease = pools.primary.acquire().await?;
+pub(super) async fn prepare_at(pool: &Pool<MySqlEngine>, sql: &str) -> Result<MySqlStatement> {
+    let mut lease = pool.acquire().await?;
     let (_, connection) = lease.parts();
     match connection.prepare(AssertSqlSafe(sql).into_sql_str()).await {
         Ok(prepared) => {
             lease.release();
             Ok(prepared)
         }
-        Err(error) => Err(query::refused(lease.fail(pools.primary.label(), &error))),
+        Err(error) => Err(query::refused(lease.fail(pool.label(), &error))),
     }
 }
 

@@ -5,7 +5,7 @@ use sqlx::Arguments;
 use sqlx::mysql::MySqlArguments;
 
 use super::MySqlEngine;
-use super::plan::{DIALECT, prepare, table_placeholder};
+use super::plan::{DIALECT, prepare_at, table_placeholder};
 use crate::Dialect;
 use crate::engine::Pools;
 use crate::plan::Plan;
@@ -92,7 +92,8 @@ pub(crate) async fn declared_writes(
     let mut statements = Vec::new();
     for parsed in parse(DIALECT, &query.pattern, query.list, options)? {
         let statement = with_placeholders(parsed);
-        let prepared = prepare(pools, &statement.sql).await;
+        // A connection that only reads does not even prepare it.
+        let prepared = prepare_at(pools.writing(), &statement.sql).await;
         prepared.map_err(|error| error.with("statement", statement.verb.name()))?;
         statements.push(statement);
     }

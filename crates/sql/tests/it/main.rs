@@ -8,3 +8,4 @@ mod postgres_types;
 mod sqlite;
 mod support;
 mod tls;
+mod writing;

@@ -54,7 +54,7 @@ const KEYS: &[KeyCase] = &[
 ];
 
 /// A file with what the script makes.
-async fn file(script: &str) -> (TempDir, PathBuf) {
+pub(crate) async fn file(script: &str) -> (TempDir, PathBuf) {
     let directory = TempDir::new().expect("a temporary directory can be made");
     let path = directory.path().join("shop.db");
     write(&path, script).await;

@@ -14,5 +14,5 @@ mod store;
 pub use bus::{FaultyBus, FaultySubscription, PublishFault};
 pub use gate::Gate;
 pub use lease::FaultyLease;
-pub use origin::{Answer, Call, FaultyOrigin};
+pub use origin::{Answer, Call, FaultyOrigin, WriteFault};
 pub use store::{FaultyStore, StoreFault};
