@@ -27,8 +27,9 @@ pub(crate) struct BatchOrigin<'b> {
 }
 
 /// How often a transaction is tried that others were in the way of.
-const TRIES_MAX: u32 = 6;
-/// Before the second try; it doubles, and each pause is a random part of it.
+const TRIES_MAX: u32 = 8;
+/// Before the second try at most; it doubles, and each pause is a random part of
+/// it: together some 2.5 s.
 const PAUSE: Duration = Duration::from_millis(20);
 /// A connection that was idle for longer is asked whether it is still there
 /// before it is given a statement that commits by itself.

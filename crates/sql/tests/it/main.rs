@@ -8,4 +8,6 @@ mod postgres_types;
 mod sqlite;
 mod support;
 mod tls;
+mod write_faults;
+mod write_rules;
 mod writing;

@@ -61,7 +61,7 @@ pub(crate) async fn file(script: &str) -> (TempDir, PathBuf) {
     (directory, path)
 }
 
-async fn write(path: &std::path::Path, script: &str) {
+pub(crate) async fn write(path: &std::path::Path, script: &str) {
     let mut connection = writer(path).await;
     sqlx::raw_sql(sqlx::AssertSqlSafe(script)).execute(&mut connection).await.expect(script);
 }
