@@ -133,6 +133,25 @@ impl<K: CacheKey, V: CacheValue> Cache<K, V> {
         Put::new(&self.0, key, value)
     }
 
+    /// Changes a cached value in place by what `reduce` makes of it, without asking the
+    /// origin (I7): a price in an order that is worth keeping, say. Age and lifetime stay
+    /// what they were. Nothing is changed that another change crossed: `reduce` runs
+    /// again on what is there then. Returns whether memory has the changed value. If not,
+    /// the next read loads it: nothing fresh was there, `reduce` gave `None`, changes
+    /// kept crossing, or there are other nodes, of which nobody could say which changes
+    /// it last.
+    ///
+    /// One round trip for each store, and one for the bus of a fleet.
+    ///
+    /// # Errors
+    /// As [`Cache::remove`].
+    ///
+    /// # Cancel safety
+    /// A dropped call may have changed the value or not.
+    pub async fn update(&self, key: &K, reduce: impl Fn(&V) -> Option<V>) -> Result<bool> {
+        self.0.update(key, reduce).await
+    }
+
     /// Changes a key at the origin, and the cache after it (P3). Options can be set
     /// before awaiting it. Where this returns `Ok`, the origin has committed it, and no
     /// later read of this process gets what was there before; in a fleet no other node

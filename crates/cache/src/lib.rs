@@ -37,6 +37,7 @@
 //! | cache-aside with your own loader | [`Cache::get_or_load_with`], [`Cache::get`], [`Cache::put`] |
 //! | what memory has, without waiting | [`Cache::get_memory`] |
 //! | write through to the origin | [`Cache::write`], [`Cache::write_all`] |
+//! | change a value in place | [`Cache::update`] |
 //! | invalidate a key | [`Cache::remove`], [`Cache::expire`] |
 //! | invalidate many | [`Cache::remove_tag`], [`Cache::expire_tag`], [`Cache::clear`] |
 //! | agree with other processes | [`Fleet::join`], [`CacheBuilder::fleet`] |

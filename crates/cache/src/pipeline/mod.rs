@@ -13,6 +13,7 @@
 //! | degrade: stale within its cap, the fallback, an error | `read::Engine::degrade` |
 //! | what other nodes have invalidated | `hear` |
 //! | put, expire, remove: fence, version, memory | `write` |
+//! | change a value in place | `update` |
 //! | write to the origin: hold, commit, tell | `through` |
 
 mod batch;
@@ -25,6 +26,7 @@ mod read;
 mod refresh;
 mod stores;
 mod through;
+mod update;
 mod write;
 
 pub(crate) use load::Source;

@@ -29,6 +29,7 @@ pub(crate) enum Counter {
     Fenced,
     Put,
     Written,
+    Updated,
     ExpiredKey,
     RemovedKey,
     ExpiredTag,

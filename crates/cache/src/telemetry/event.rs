@@ -63,6 +63,8 @@ pub enum EventKind {
     Put,
     /// The origin has committed a write.
     Written,
+    /// A value was changed in place.
+    Updated,
     /// A key was expired.
     ExpiredKey,
     /// A key was removed.

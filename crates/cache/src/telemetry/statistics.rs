@@ -52,6 +52,8 @@ pub struct Statistics {
     pub fills_fenced: u64,
     /// Values put.
     pub puts: u64,
+    /// Values changed in place.
+    pub updates: u64,
     /// Keys that the origin has committed a write of.
     pub writes: u64,
     /// Keys expired.

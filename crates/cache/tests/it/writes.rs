@@ -218,3 +218,89 @@ async fn an_origin_is_told_how_old_the_held_value_is() {
     users.get_or_load(&ann()).await.expect("answered");
     assert_eq!(*ages.lock().expect("no panic"), [None, Some(SECOND * 90)]);
 }
+
+#[tokio::test]
+async fn a_value_changed_in_place_keeps_its_age_and_its_end() {
+    let world = world(plain());
+    world.read().await;
+    world.clock.advance(SECOND * 20);
+    assert!(world.users.update(&ann(), |value| Some(value + 41)).await.expect("no bus"));
+    let hit = world.users.get_memory(&ann()).expect("it is there");
+    assert_eq!((hit.value(), hit.age()), (Some(&42), SECOND * 20));
+    assert_eq!(hit.fresh_for(), Some(SECOND * 40));
+    world.clock.advance(SECOND * 40);
+    assert_eq!((world.read().await, world.loads()), (Some(1), 2));
+    assert_eq!(world.users.statistics().updates, 1);
+}
+
+#[tokio::test]
+async fn what_cannot_be_changed_in_place_is_loaded() {
+    let world = world(plain());
+    assert!(!world.users.update(&ann(), |value| Some(value + 1)).await.expect("no bus"));
+    world.read().await;
+    assert!(!world.users.update(&ann(), |_| None).await.expect("no bus"));
+    assert_eq!(world.users.get_memory(&ann()).map(|_| ()), None);
+    assert_eq!((world.read().await, world.loads()), (Some(1), 2));
+}
+
+#[tokio::test]
+async fn a_change_that_crosses_an_update_is_not_lost() {
+    let world = world(plain());
+    world.read().await;
+    let (users, times) = (world.users.clone(), std::sync::atomic::AtomicUsize::new(0));
+    let reduce = |value: &i64| {
+        // Somebody else puts another value while this one is being changed.
+        if times.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0 {
+            users.put(&ann(), 100).into_future().now_or_never().expect("no wait").expect("put");
+        }
+        Some(value + 1)
+    };
+    assert!(world.users.update(&ann(), reduce).await.expect("no bus"));
+    assert_eq!(world.read().await, Some(101));
+    // One that always comes between is given up.
+    let reduce = |value: &i64| {
+        users.put(&ann(), 7).into_future().now_or_never().expect("no wait").expect("put");
+        Some(value + 1)
+    };
+    assert!(!world.users.update(&ann(), reduce).await.expect("no bus"));
+    assert_eq!(world.read().await, Some(1));
+}
+
+#[tokio::test]
+async fn updates_side_by_side_all_count() {
+    let world = world(plain());
+    world.read().await;
+    let threads: Vec<_> = (0..4)
+        .map(|_| {
+            let users = world.users.clone();
+            std::thread::spawn(move || {
+                let updated = (0..1000).filter(|_| {
+                    let key = ann();
+                    let update = users.update(&key, |value| Some(value + 1));
+                    futures_util::FutureExt::now_or_never(update)
+                        .is_some_and(|updated| updated.is_ok_and(|updated| updated))
+                });
+                updated.count()
+            })
+        })
+        .collect();
+    let updated: usize = threads.into_iter().map(|thread| thread.join().expect("no panic")).sum();
+    let value = world.users.get_memory(&ann()).and_then(larder::Hit::into_value);
+    // Unless changes kept crossing, and the value was given up.
+    assert!(updated < 4000 || value == Some(4001), "{updated} updates left {value:?}");
+}
+
+#[tokio::test]
+async fn a_tag_that_crosses_an_update_wins() {
+    let world = world_with(plain(), |builder| {
+        builder.tag_rule(|_: &String, _: Option<&i64>| ["team"].into_iter().collect())
+    });
+    world.read().await;
+    let users = world.users.clone();
+    let reduce = |value: &i64| {
+        users.remove_tag("team").now_or_never().expect("no wait").expect("memory does not fail");
+        Some(value + 1)
+    };
+    world.users.update(&ann(), reduce).await.expect("no bus");
+    assert_eq!((world.read().await, world.loads()), (Some(1), 2));
+}
