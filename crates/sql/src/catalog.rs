@@ -265,7 +265,7 @@ mod tests {
             key: Some(KeyColumn::new(KeyType::Integer)),
             fetch: Fetch::Native,
             kind: ValueKind::Any,
-            filled: Filled::ByWriter,
+            filled: Filled::Writer,
             is_nullable,
             cast: None,
             charset: None,

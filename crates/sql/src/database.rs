@@ -110,7 +110,7 @@ impl Database {
     pub fn writing_table_origin(&self, table: &Table, options: &WriteOptions) -> Result<SqlOrigin> {
         let plan = |table: &Table| self.table_plan(table);
         let writes = TableWrites::new(self.dialect(), table, options, plan)?;
-        Ok(SqlOrigin::new(self.engines.clone(), plan(table), Some(Writes::Table(writes))))
+        Ok(SqlOrigin::new(self.engines.clone(), plan(table), Some(Writes::Table(Box::new(writes)))))
     }
 
     /// The origin of what a query selects, after the database has checked it.
@@ -266,6 +266,16 @@ impl Database {
             Engines::Sqlite(pools) => pools.reading().statistics(),
             Engines::Postgres(pools) => pools.reading().statistics(),
             Engines::MySql(pools) => pools.reading().statistics(),
+        }
+    }
+
+    /// The connections that writes use.
+    #[must_use]
+    pub fn write_pool_statistics(&self) -> PoolStatistics {
+        match &self.engines {
+            Engines::Sqlite(pools) => pools.writing().statistics(),
+            Engines::Postgres(pools) => pools.writing().statistics(),
+            Engines::MySql(pools) => pools.writing().statistics(),
         }
     }
 

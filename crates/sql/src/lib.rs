@@ -61,3 +61,8 @@ pub use write::{WriteOptions, lanes_table};
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/guide/sql-origins.md")]
 mod guide {}
+
+/// As above.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guide/writing.md")]
+mod guide_to_writing {}

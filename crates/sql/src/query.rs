@@ -64,6 +64,21 @@ impl QueryOptions {
         crate::statement::Template::parse(dialect, &self.select, parameters).map(drop)
     }
 
+    /// Checks what can be checked of declared writes without a connection: that
+    /// each is one statement and uses the parameters of the pattern.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](larder_core::ErrorKind::Config) with the remedy; the
+    /// context has the name of the statement as `statement`, such as `put` or
+    /// `add.stock`, and a parameter that is wrong as `parameter`.
+    pub fn check_writes(
+        &self,
+        dialect: crate::Dialect,
+        options: &crate::WriteOptions,
+    ) -> larder_core::Result<()> {
+        crate::write::declared::parse(dialect, &self.pattern, self.list, options).map(drop)
+    }
+
     /// Declares the type of a parameter.
     #[must_use]
     pub fn parameter_type(mut self, name: impl Into<String>, key_type: KeyType) -> Self {

@@ -86,12 +86,12 @@ pub struct Column {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Filled {
     /// From whoever writes.
-    ByWriter,
+    Writer,
     /// From a sequence that overrules whoever writes (`GENERATED ALWAYS AS
     /// IDENTITY`).
-    BySequence,
+    Sequence,
     /// From the other columns.
-    ByExpression,
+    Expression,
 }
 
 /// How a column is fetched so that the value can be written as JSON.

@@ -41,6 +41,13 @@ pub struct OriginOptions {
     /// How many connections are opened at most, to primary and replica each.
     #[schemars(range(min = 1, max = 1000))]
     pub pool_size: u32,
+    /// How many connections are opened at most to write, beside those that load.
+    /// A SQLite file has one.
+    #[schemars(range(min = 1, max = 1000))]
+    pub write_pool_size: u32,
+    /// Whether the table `larder_lanes`, in which write-behind keeps how far it
+    /// is, is made when it is missing. See the guide for the statement.
+    pub create_lanes_table: bool,
     /// How long opening a connection may take, TLS and login included.
     pub connect_timeout: DurationText,
     /// How long a load waits for a free connection.
@@ -83,6 +90,8 @@ impl Default for OriginOptions {
             exclude_tables: Vec::new(),
             schemas: Vec::new(),
             pool_size: 8,
+            write_pool_size: 8,
+            create_lanes_table: true,
             connect_timeout: DurationText(Duration::from_secs(5)),
             acquire_timeout: DurationText(Duration::from_secs(5)),
             statement_timeout: DurationText(Duration::from_secs(10)),

@@ -62,9 +62,9 @@ pub(super) fn filled(extra: &str) -> Filled {
     let extra = extra.to_ascii_uppercase();
     // MySQL says DEFAULT_GENERATED of a default that is an expression.
     if extra.contains("VIRTUAL") || extra.contains("STORED") || extra.contains("PERSISTENT") {
-        Filled::ByExpression
+        Filled::Expression
     } else {
-        Filled::ByWriter
+        Filled::Writer
     }
 }
 

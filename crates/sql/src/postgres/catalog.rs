@@ -164,9 +164,9 @@ async fn read_columns(
 
 fn filled(identity: &str, generated: &str) -> Filled {
     match (identity, generated) {
-        ("a", _) => Filled::BySequence,
-        (_, "") => Filled::ByWriter,
-        _ => Filled::ByExpression,
+        ("a", _) => Filled::Sequence,
+        (_, "") => Filled::Writer,
+        _ => Filled::Expression,
     }
 }
 

@@ -52,7 +52,7 @@ impl Writer<'_> {
             values.push("1".to_owned());
         }
         let overrides =
-            table.keys.iter().any(|at| table.table.columns[*at].filled == Filled::BySequence);
+            table.keys.iter().any(|at| table.table.columns[*at].filled == Filled::Sequence);
         let overriding = if overrides { " OVERRIDING SYSTEM VALUE" } else { "" };
         let keys: Vec<String> = table.keys.iter().map(|at| self.name(*at)).collect();
         let action = if replaces { self.replacement() } else { "DO NOTHING".to_owned() };

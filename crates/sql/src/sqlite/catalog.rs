@@ -90,8 +90,8 @@ async fn read_columns(
             key: key_column(&type_name, is_strict),
             kind: ValueKind::Class(StorageClass::of(&type_name)),
             filled: match row.try_get::<i64, _>(4)? {
-                2 | 3 => Filled::ByExpression,
-                _ => Filled::ByWriter,
+                2 | 3 => Filled::Expression,
+                _ => Filled::Writer,
             },
             type_name,
             fetch: Fetch::Native,

@@ -65,6 +65,7 @@ impl<'r, E: Engine> Run<'r, E> {
         let batch = self.batch;
         for (place, origin) in batch.origins.iter().enumerate() {
             let Writes::Table(table) = origin.writes else { continue };
+            let table: &TableWrites = table;
             let of_origin = || wave.iter().filter(|(at, _)| *at == place).map(|(_, it)| *it);
             if E::RETURNS_ROWS {
                 shaped.extend(of_origin().filter_map(|it| Some((table, Shape::of(it)?, it))));
@@ -247,7 +248,7 @@ impl<'r, E: Engine> Run<'r, E> {
 
     /// The plan that loads the rows of this table.
     fn read_of(&self, table: &TableWrites) -> &'r Plan {
-        let is_its = |origin: &&super::transaction::BatchOrigin<'r>| matches!(origin.writes, Writes::Table(known) if std::ptr::eq(known, table));
+        let is_its = |origin: &&super::transaction::BatchOrigin<'r>| matches!(origin.writes, Writes::Table(known) if std::ptr::eq(&**known, table));
         self.batch.origins.iter().find(is_its).map_or(&self.batch.origins[0], |it| it).read
     }
 

@@ -140,7 +140,7 @@ pub(super) fn class(dialect: Dialect, error: &sqlx::Error) -> Class {
         Dialect::Sqlite => match primary_code(&code) {
             // Another process wrote between two statements.
             5 | 6 if code.parse() == Ok(517_u32) => Class::Again,
-            18 | 19 | 20 => Class::Values,
+            18..=20 => Class::Values,
             1 if database.message().starts_with("no such table") => Class::NoTable,
             1 if database.message().contains("integer overflow") => Class::Values,
             _ => Class::Other,

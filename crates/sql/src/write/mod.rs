@@ -33,7 +33,7 @@ pub(crate) use value::Argument;
 /// How an origin writes.
 #[derive(Debug)]
 pub(crate) enum Writes {
-    Table(TableWrites),
+    Table(Box<TableWrites>),
     Declared(DeclaredWrites),
 }
 

@@ -106,7 +106,7 @@ impl TableWrites {
         let is_replaced = |at: &usize| {
             !self.keys.contains(at)
                 && self.version != Some(*at)
-                && self.table.columns[*at].filled == Filled::ByWriter
+                && self.table.columns[*at].filled == Filled::Writer
         };
         (0..self.table.columns.len()).filter(is_replaced)
     }
@@ -179,7 +179,7 @@ impl TableWrites {
                 if !is_put {
                     return Err(self.refused(at, "it counts versions by itself"));
                 }
-            } else if self.table.columns[at].filled != Filled::ByWriter {
+            } else if self.table.columns[at].filled != Filled::Writer {
                 // A row that was read has it too.
                 if !is_put {
                     return Err(self.refused(at, "the database fills it itself"));
@@ -248,7 +248,7 @@ impl TableWrites {
         if self.version == Some(at) {
             return Err(self.refused(at, "it counts versions by itself"));
         }
-        if column.filled != Filled::ByWriter {
+        if column.filled != Filled::Writer {
             return Err(self.refused(at, "the database fills it itself"));
         }
         match &column.kind {
@@ -349,7 +349,7 @@ fn is_counter(column: &Column) -> bool {
         ValueKind::Class(class) => *class == StorageClass::Integer,
         _ => false,
     };
-    counts && column.filled == Filled::ByWriter
+    counts && column.filled == Filled::Writer
 }
 
 /// Whether every key that the column takes is stored as the key spells it: of

@@ -108,7 +108,7 @@ pub(crate) fn argument(
         | ValueKind::TimestampUtc => Argument::Text(moment::text(dialect, kind, parsed)?),
         ValueKind::Json if dialect == Dialect::Postgres => Argument::Token(token.into()),
         ValueKind::Json => Argument::Text(token.to_owned()),
-        ValueKind::Vector => Argument::Text(vector(parsed)?),
+        ValueKind::Vector => Argument::Text(vector(&parsed)?),
         ValueKind::Array(element) => {
             let mut out = Vec::with_capacity(token.len());
             array(element, token, 0, &mut out)?;
@@ -203,7 +203,7 @@ fn uuid(token: Token<'_>) -> Result<String, Misfit> {
     }
 }
 
-fn vector(token: Token<'_>) -> Result<String, Misfit> {
+fn vector(token: &Token<'_>) -> Result<String, Misfit> {
     let misfit = || Misfit::new("it is not a list of whole numbers", "write one like [1,2]");
     let Token::Nested(list) = token else { return Err(misfit()) };
     let numbers: Vec<u32> = serde_json::from_str(list).map_err(|_| misfit())?;

@@ -9,5 +9,6 @@ mod sqlite;
 mod support;
 mod tls;
 mod write_faults;
+mod write_random;
 mod write_rules;
 mod writing;

@@ -8,9 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use larder_core::{
-    ErrorKind, JournalOffset, Key, LaneMark, Origin, Result, Version, Write, Written,
-};
+use larder_core::{ErrorKind, JournalOffset, Key, LaneMark, Origin, Result, Write, Written};
 use larder_sql::{Database, DatabaseOptions, SqlOrigin, WriteOptions};
 use larder_testkit::mysql::MySql;
 use larder_testkit::postgres::Postgres;
@@ -141,6 +139,7 @@ async fn write_lane(database: Database, origin: SqlOrigin, id: usize, stop: Arc<
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[allow(clippy::print_stdout, reason = "the counts are the proof")]
 async fn a_killed_server_loses_no_acknowledged_write_and_makes_none_twice() {
     const ROUNDS: usize = 8;
     const WRITERS: usize = 64;
@@ -236,6 +235,7 @@ async fn cut(
 }
 
 /// Cuts the connection at every place of a write, and of a batch.
+#[allow(clippy::print_stdout, reason = "the counts are the proof")]
 async fn cut_everywhere(proxy: &FaultProxy, url: &str, direct_url: &str) {
     let mut quick = hasty(url);
     quick.statement_timeout = Duration::from_secs(2);

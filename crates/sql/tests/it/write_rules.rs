@@ -343,6 +343,7 @@ async fn mysql_refuses_with_the_column_and_the_remedy() {
 }
 
 #[tokio::test]
+#[allow(clippy::print_stdout, reason = "the counts are the proof")]
 async fn a_hundred_puts_of_postgres_are_few_round_trips() {
     let postgres = Postgres::launch();
     postgres.execute("CREATE TABLE t (id int PRIMARY KEY, v text, version bigint NOT NULL)");

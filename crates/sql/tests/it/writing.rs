@@ -35,7 +35,7 @@ fn plain(row: &Bytes) -> Bytes {
 fn fixture(origin: SqlOrigin, keep: impl Send + Sync + 'static) -> Fixture {
     let rows = (1..=100).map(|id| {
         let name = format!("item {id}");
-        (Key::new(&format!("stock:{id}")), row(id, &name, 7), row(id, &name, 10))
+        (Key::new(format!("stock:{id}")), row(id, &name, 7), row(id, &name, 10))
     });
     WritingFixture {
         origin,

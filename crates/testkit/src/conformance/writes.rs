@@ -469,7 +469,7 @@ mod tests {
     crate::origin_writing_conformance!(faulty, async {
         let rows = (0..100).map(|n| (format!("row:{n}"), n, n + 1_000)).collect();
         WritingFixture {
-            origin: FaultyOrigin::<String, u32>::new(),
+            origin: FaultyOrigin::<String, u32>::new().taking_writes(),
             rows,
             plain: |value| *value,
             patch: None,

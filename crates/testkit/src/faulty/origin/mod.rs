@@ -44,6 +44,7 @@ struct Inner<K, V> {
 #[derive(Debug)]
 struct State<K, V> {
     rows: HashMap<K, V>,
+    takes_writes: bool,
     versions: HashMap<K, Version>,
     marks: Marks,
     script: VecDeque<Answer<V>>,
@@ -123,6 +124,7 @@ where
         Self(Arc::new(Inner {
             state: Mutex::new(State {
                 rows: HashMap::new(),
+                takes_writes: false,
                 versions: HashMap::new(),
                 marks: Marks::new(),
                 script: VecDeque::new(),
@@ -297,7 +299,7 @@ where
     }
 
     fn write_abilities(&self) -> WriteAbilities {
-        Self::abilities()
+        self.abilities()
     }
 
     async fn write(&self, write: &Write<K, V>) -> Result<Written<V>> {

@@ -42,9 +42,18 @@ where
         self.state().write_script.extend(faults);
     }
 
-    /// What it can do with writes: it does not look into values, so it neither
-    /// patches nor adds.
-    pub(super) fn abilities() -> WriteAbilities {
+    /// The same origin, which takes writes: with versions, transactions and
+    /// marks. It does not look into values, so it neither patches nor adds.
+    #[must_use]
+    pub fn taking_writes(self) -> Self {
+        self.state().takes_writes = true;
+        self
+    }
+
+    pub(super) fn abilities(&self) -> WriteAbilities {
+        if !self.state().takes_writes {
+            return WriteAbilities::NONE;
+        }
         let mut abilities = WriteAbilities::SIMPLE;
         abilities.presence = true;
         abilities.versions = true;
@@ -65,6 +74,10 @@ where
         mark: Option<&LaneMark>,
     ) -> Result<Vec<Written<V>>, BatchError> {
         let mut state = self.state();
+        if !state.takes_writes {
+            let error = Error::new(ErrorKind::Unsupported, "this origin does not take writes");
+            return Err(error.into());
+        }
         let fault = state.write_script.pop_front().unwrap_or(WriteFault::Nothing);
         let unknown = || Error::new(ErrorKind::OutcomeUnknown, "the scripted answer is lost");
         match fault {
@@ -148,5 +161,41 @@ where
                 Written::Done { changed: found.is_some(), now, version: None }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance::block_on;
+    use larder_core::Origin;
+
+    #[test]
+    fn a_lost_answer_is_a_write_that_was_made_and_a_lost_request_is_none() {
+        block_on(async {
+            let origin = FaultyOrigin::<&str, u32>::new().taking_writes();
+            let refused = Error::new(ErrorKind::OriginFailed, "a constraint");
+            origin.script_writes([
+                WriteFault::LoseAnswer,
+                WriteFault::LoseRequest,
+                WriteFault::Blame(0, refused),
+            ]);
+            let mut fates = Vec::new();
+            for value in [1, 2, 3, 4] {
+                let put = Write::new("ann", Action::Put(value));
+                let kind = origin.write(&put).await.err().map(|error| error.kind());
+                fates.push((kind, origin.version(&"ann").map(Version::get)));
+            }
+            let unknown = Some(ErrorKind::OutcomeUnknown);
+            assert_eq!(
+                fates,
+                [
+                    (unknown, Some(1)),
+                    (unknown, Some(1)),
+                    (Some(ErrorKind::OriginFailed), Some(1)),
+                    (None, Some(2)),
+                ]
+            );
+        });
     }
 }
