@@ -143,7 +143,7 @@ pub(crate) fn refused(error: Error) -> Error {
     if error.is_retryable() || error.kind() == ErrorKind::Config {
         return error;
     }
-    let mut refused = Error::new(ErrorKind::Config, "the database refuses the query");
+    let mut refused = Error::new(ErrorKind::Config, REFUSED);
     for (name, value) in error.context() {
         refused = refused.with(name, value);
     }
@@ -154,4 +154,20 @@ pub(crate) fn refused(error: Error) -> Error {
         None => "try it in the database's own client",
     };
     refused.remedy(remedy.to_owned())
+}
+
+const REFUSED: &str = "the database refuses the query";
+
+/// What the database says of a declared statement at start, by the name under
+/// which it is declared.
+pub(crate) fn refused_statement(error: Error, name: impl std::fmt::Display) -> Error {
+    if error.message() != REFUSED {
+        return error.with("statement", name);
+    }
+    let mut refused = Error::new(ErrorKind::Config, "the database refuses the statement");
+    for (name, value) in error.context() {
+        refused = refused.with(name, value);
+    }
+    let remedy = error.remedy_text().unwrap_or_default().replace("query", "statement");
+    refused.with("statement", name).remedy(remedy)
 }

@@ -272,7 +272,7 @@ pub(crate) async fn declared_writes(
             }
             Err(error) => {
                 let error = lease.fail(pools.primary.label(), &error);
-                return Err(query::refused(error).with("statement", parsed.verb.name()));
+                return Err(query::refused_statement(query::refused(error), parsed.verb.name()));
             }
         }
     }

@@ -14,7 +14,7 @@ use crate::write::declared::{parse, with_placeholders};
 use crate::write::kind::ValueKind;
 use crate::write::rows::RowSyntax;
 use crate::write::{Argument, Bound, DeclaredWrites, TableWrites};
-use crate::{QueryOptions, WriteOptions};
+use crate::{QueryOptions, WriteOptions, query};
 
 pub(super) struct Syntax;
 
@@ -78,7 +78,7 @@ pub(crate) async fn declared_writes(
     for parsed in parse(DIALECT, &query.pattern, query.list, options)? {
         let statement = with_placeholders(parsed);
         let prepared = prepare(pools, &statement.sql).await;
-        prepared.map_err(|error| error.with("statement", statement.verb.name()))?;
+        prepared.map_err(|error| query::refused_statement(error, statement.verb.name()))?;
         statements.push(statement);
     }
     DeclaredWrites::new(DIALECT, options, statements, read)

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use larder_core::{BatchError, Error, ErrorKind, LaneMark, Result, Written};
+use larder_core::{BatchError, Error, ErrorKind, Expected, LaneMark, Result, Written};
 
 use super::apply::{Run, timed};
 use super::failure::{Cause, Class, Failed, class, of_write};
@@ -71,6 +71,8 @@ impl<E: Engine> Pools<E> {
                     self.make_lanes().await?;
                     tries += 1;
                 }
+                // Somebody may have put what was not there a moment ago.
+                Class::Values if tries == 1 && expects_absence(batch) => tries += 1,
                 // In the order given, with a statement for each: that may mend
                 // it, and else it tells which of them is to blame.
                 Class::Values if is_grouped && failed.index.is_none() && !is_single => {
@@ -333,6 +335,10 @@ fn is_by_itself<E: Engine>(batch: &Batch<'_>) -> bool {
     };
     let Writes::Table(table) = batch.origins[*origin].writes else { return false };
     table.is_exact || !matches!(operation.change, Change::Put(_))
+}
+
+fn expects_absence(batch: &Batch<'_>) -> bool {
+    batch.operations.iter().any(|(_, operation)| operation.expected == Expected::Absent)
 }
 
 fn only(batch: &Batch<'_>) -> Option<usize> {

@@ -177,7 +177,7 @@ async fn check_statements(database: &Database) {
         ),
         (
             WriteOptions::new().remove("DELETE FROM itme WHERE id = :id"),
-            &["statement: remove", "itme"],
+            &["refuses the statement", "statement: remove", "itme"],
         ),
         (
             WriteOptions::new().add("code", "UPDATE item SET code = 1 WHERE id = :id"),
@@ -340,6 +340,25 @@ async fn mysql_refuses_with_the_column_and_the_remedy() {
     assert_error(&error, &["1265", "column: e"]);
     let written = folded.write(&put("folded:Ann", row)).await.expect("it is put back");
     assert_eq!(now(&written), Some(row));
+
+    // Of many that put what is not there one wins, and the others are told so.
+    mysql.execute("SET GLOBAL tx_isolation = 'READ-COMMITTED'");
+    let database = connect(&mysql.url("larder")).await;
+    one_wins(&writer(&database, "folded", &WriteOptions::new()).await).await;
+}
+
+async fn one_wins(folded: &SqlOrigin) {
+    for round in 0..10 {
+        let puts = (0..8).map(|_| {
+            let write = put(&format!("folded:{round}"), "{}").expecting(Expected::Absent);
+            async move { folded.write(&write).await.expect("it is answered") }
+        });
+        let answers = futures_util::future::join_all(puts).await;
+        let won = answers.iter().filter(|answer| matches!(answer, Written::Done { .. })).count();
+        let lost =
+            answers.iter().filter(|answer| matches!(answer, Written::Conflict { .. })).count();
+        assert_eq!((won, lost), (1, 7), "{answers:?}");
+    }
 }
 
 #[tokio::test]
