@@ -15,7 +15,7 @@ put = "INSERT INTO album (id, title) VALUES (:id, :title) ON CONFLICT (id) DO UP
 remove = "DELETE FROM album WHERE id = :id"
 "#;
 
-fn writing(text: String) -> String {
+fn writing(text: &str) -> String {
     let text = text.replace("table = \"album\"", "table = \"album\"\nwrite = {}");
     format!("{text}\n{WRITES}")
 }
@@ -33,7 +33,7 @@ async fn ask(redis: &mut redis::aio::MultiplexedConnection, words: &[&str]) -> S
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_write_what_the_configuration_lets_them() {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let path = configured(directory.path(), writing).await;
+    let path = configured(directory.path(), |text| writing(&text)).await;
     let server = Running::start(directory.path(), &["--config", &path]);
     let mut redis = server.redis().await;
     let row = r#"{"id":9,"title":"Sketches of Spain","artist_id":3,"updated_at":null}"#;
@@ -61,7 +61,7 @@ async fn what_the_database_says_of_a_statement_stands_at_its_place() {
         ("INTO album (id, title)", "INTO albun (id, title)", &["`put`", "albun", "put = "][..]),
         ("write = {}", "write = { version_column = \"titel\" }", &["version_column", "titel"]),
     ] {
-        let change = |text: String| writing(text).replace(wrong, right);
+        let change = |text: String| writing(&text).replace(wrong, right);
         let path = configured(directory.path(), change).await;
         let output = larder().args(["check", "--connect", &path]).output().expect("it runs");
         let said = String::from_utf8_lossy(&output.stdout).into_owned()
