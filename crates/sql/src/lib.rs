@@ -22,6 +22,10 @@
 //! # }
 //! ```
 //!
+//! An origin made by [`Database::writing_table_origin`] or
+//! [`Database::writing_query_origin`] also writes: see the guide page
+//! `docs/guide/writing.md`.
+//!
 //! How columns become JSON, how keys are spelled and what is skipped is in the
 //! guide page `docs/guide/sql-origins.md`.
 

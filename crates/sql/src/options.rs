@@ -23,8 +23,9 @@ pub struct DatabaseOptions {
     /// `sqlite:FILE`, `postgres://…` or `mysql://…`. It may hold a password, so
     /// it is never printed: [`DatabaseOptions::label`] is.
     pub url: String,
-    /// A read replica of the same database. When one is named every load reads
-    /// from it; the primary then serves only the check at start.
+    /// A read replica of the same database. When one is named every load of an
+    /// origin that does not write reads from it; the primary then serves the
+    /// check at start, and the origins that write.
     pub replica_url: Option<String>,
     /// Connections held open at most, for each of primary and replica;
     /// `pool_size` in the server's configuration.

@@ -96,7 +96,13 @@ impl SqlOrigin {
                 continue;
             }
             let mut sink = Sink::new(&self.plan, self.engines.label(), part);
-            match self.engines.fetch(&self.plan, part, &mut sink).await {
+            let fetched = match self.writes {
+                // A replica may not have yet what was written here a moment ago,
+                // and what is read of it would be kept.
+                Some(_) => self.engines.fetch_newest(&self.plan, part, &mut sink).await,
+                None => self.engines.fetch(&self.plan, part, &mut sink).await,
+            };
+            match fetched {
                 Ok(()) => answers.extend(sink.finish()),
                 Err(failed) if failed.is_of_values && part.len() == 1 => {
                     answers.push(Err(failed.error));

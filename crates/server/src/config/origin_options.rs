@@ -19,8 +19,9 @@ pub struct OriginOptions {
     /// The environment variable that holds the URL.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url_env: Option<String>,
-    /// A read replica of the same database. All loads read from it then; the
-    /// primary serves only the check at start.
+    /// A read replica of the same database. All loads read from it then, but for
+    /// those of caches that write; the primary serves these and the check at
+    /// start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replica_url: Option<String>,
     /// The environment variable that holds the replica's URL.

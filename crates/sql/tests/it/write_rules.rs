@@ -261,6 +261,18 @@ async fn sqlite_refuses_with_the_column_and_the_remedy() {
     let error = refused(&kept, patch("kept:1", "{\"twice\":1}")).await;
     assert_error(&error, &["column: twice", "fills it itself"]);
 
+    // The replica has not heard of it yet.
+    let (_other, replica) = crate::sqlite::file(script).await;
+    let mut options = crate::support::options(&url);
+    options.replica_url = Some(format!("sqlite:{}", replica.display()));
+    let both = Database::connect(&options).await.expect("both are there");
+    let row = "{\"id\":5,\"v\":5,\"twice\":10}";
+    let writing = writer(&both, "kept", &WriteOptions::new()).await;
+    writing.write(&put("kept:5", "{\"v\":4}")).await.expect("it is put");
+    assert_eq!(load(&writing, "kept:5").await.expect("it loads").as_deref(), Some(row));
+    let reading = crate::support::table_origin(&both, "kept").await;
+    assert_eq!(load(&reading, "kept:5").await.expect("it loads"), None);
+
     let reader = connect(&format!("{url}?mode=ro")).await;
     let closed = writer(&reader, "kept", &WriteOptions::new()).await;
     let error = closed.write(&remove("kept:1")).await.expect_err("it is opened for reading");
