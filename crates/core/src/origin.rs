@@ -104,7 +104,9 @@ where
             let abilities = self.write_abilities();
             let (changed, now) = (true, None);
             match (&write.action, write.expected) {
-                _ if !abilities.put => Err(read_only()),
+                (Action::Remove, _) if !abilities.remove => Err(read_only()),
+                (Action::Put(_), _) if !abilities.put => Err(read_only()),
+                _ if !(abilities.put || abilities.remove) => Err(read_only()),
                 (Action::Put(value), Expected::Anything) => {
                     let version = self.store(&write.key, value).await?;
                     Ok(Written::Done { changed, now, version })

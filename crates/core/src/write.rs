@@ -134,8 +134,10 @@ impl std::error::Error for BatchError {}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[non_exhaustive]
 pub struct WriteAbilities {
-    /// [`Action::Put`] and [`Action::Remove`].
+    /// [`Action::Put`].
     pub put: bool,
+    /// [`Action::Remove`].
+    pub remove: bool,
     /// [`Action::Patch`].
     pub patch: bool,
     /// [`Action::Add`].
@@ -157,6 +159,7 @@ impl WriteAbilities {
     /// It takes no writes at all.
     pub const NONE: Self = Self {
         put: false,
+        remove: false,
         patch: false,
         add: false,
         presence: false,
@@ -167,5 +170,5 @@ impl WriteAbilities {
     };
 
     /// Puts and removals, one by one.
-    pub const SIMPLE: Self = Self { put: true, batch_limit: 1, ..Self::NONE };
+    pub const SIMPLE: Self = Self { put: true, remove: true, batch_limit: 1, ..Self::NONE };
 }

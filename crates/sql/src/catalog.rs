@@ -255,7 +255,8 @@ mod tests {
     use super::*;
     use crate::KeyType;
     use crate::key_type::KeyColumn;
-    use crate::table::Fetch;
+    use crate::table::{Fetch, Filled};
+    use crate::write::kind::ValueKind;
 
     fn column(name: &str, is_nullable: bool) -> Column {
         Column {
@@ -263,6 +264,8 @@ mod tests {
             type_name: "integer".to_owned(),
             key: Some(KeyColumn::new(KeyType::Integer)),
             fetch: Fetch::Native,
+            kind: ValueKind::Any,
+            filled: Filled::Writer,
             is_nullable,
             cast: None,
             charset: None,

@@ -7,6 +7,7 @@ use crate::failure;
 use crate::plan::{Plan, Request};
 use crate::pool::{Connector, Lease, Pool};
 use crate::sink::Sink;
+use crate::write::{Bound, Group};
 use crate::{DatabaseOptions, Dialect};
 
 /// What a kind of database does in its own way: open a connection, bind the keys
@@ -24,6 +25,45 @@ pub(crate) trait Engine: Connector {
         sink: &mut Sink<'_>,
     ) -> impl Future<Output = sqlx::Result<()>> + Send;
 
+    /// What begins a transaction that writes.
+    const BEGIN: &'static str;
+    /// Whether the statements of a group tell the rows that they wrote; if not,
+    /// rows are looked at before and after.
+    const RETURNS_ROWS: bool;
+
+    /// The statements that make the writes of a group.
+    fn statements(group: &Group<'_>) -> Vec<Bound>;
+
+    /// Runs a statement and says how many rows it changed.
+    fn execute(
+        &self,
+        connection: &mut Self::Connection,
+        bound: &Bound,
+    ) -> impl Future<Output = sqlx::Result<u64>> + Send;
+
+    /// Runs a statement without parameters, in one round trip.
+    fn execute_plain(
+        &self,
+        connection: &mut Self::Connection,
+        sql: &str,
+    ) -> impl Future<Output = sqlx::Result<()>> + Send;
+
+    /// Runs a statement and gives each row that it wrote to the sink.
+    fn returning(
+        &self,
+        connection: &mut Self::Connection,
+        bound: &Bound,
+        plan: &Plan,
+        sink: &mut Sink<'_>,
+    ) -> impl Future<Output = sqlx::Result<()>> + Send;
+
+    /// The two whole numbers of the one row that a statement selects.
+    fn numbers(
+        &self,
+        connection: &mut Self::Connection,
+        bound: &Bound,
+    ) -> impl Future<Output = sqlx::Result<Option<(i64, i64)>>> + Send;
+
     /// Asks the server whether it is there.
     fn ping(
         &self,
@@ -35,6 +75,13 @@ pub(crate) trait Engine: Connector {
         &self,
         connection: &mut Self::Connection,
     ) -> impl Future<Output = sqlx::Result<String>> + Send;
+}
+
+/// What a connection may do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Access {
+    Read,
+    Write,
 }
 
 /// Why a batch has no answers.
@@ -54,16 +101,36 @@ impl From<Error> for FetchError {
 pub(crate) struct Pools<E: Engine> {
     pub(crate) primary: Pool<E>,
     pub(crate) replica: Option<Pool<E>>,
+    /// Connections to the primary that write; opened when something is written.
+    writing: Pool<E>,
     statement_timeout: Duration,
+    makes_lanes: bool,
 }
 
 impl<E: Engine> Pools<E> {
     pub(crate) fn new(
         primary: Pool<E>,
         replica: Option<Pool<E>>,
+        writing: Pool<E>,
         options: &DatabaseOptions,
     ) -> Self {
-        Self { primary, replica, statement_timeout: options.statement_timeout }
+        Self {
+            primary,
+            replica,
+            writing,
+            statement_timeout: options.statement_timeout,
+            makes_lanes: options.create_lanes_table,
+        }
+    }
+
+    /// Where writes go.
+    pub(crate) const fn writing(&self) -> &Pool<E> {
+        &self.writing
+    }
+
+    /// Whether the table of lanes is made when it is missing.
+    pub(crate) const fn makes_lanes(&self) -> bool {
+        self.makes_lanes
     }
 
     /// Where loads read.
@@ -106,6 +173,7 @@ impl<E: Engine> Pools<E> {
 
     pub(crate) async fn close(&self) {
         self.primary.close().await;
+        self.writing.close().await;
         if let Some(replica) = &self.replica {
             replica.close().await;
         }
@@ -122,7 +190,26 @@ impl<E: Engine> Pools<E> {
         requests: &[Request],
         sink: &mut Sink<'_>,
     ) -> Result<(), FetchError> {
-        let pool = self.reading();
+        self.fetch_from(self.reading(), plan, requests, sink).await
+    }
+
+    /// [`Pools::fetch`] from the primary, whose answer is never old.
+    pub(crate) async fn fetch_newest(
+        &self,
+        plan: &Plan,
+        requests: &[Request],
+        sink: &mut Sink<'_>,
+    ) -> Result<(), FetchError> {
+        self.fetch_from(&self.primary, plan, requests, sink).await
+    }
+
+    async fn fetch_from(
+        &self,
+        pool: &Pool<E>,
+        plan: &Plan,
+        requests: &[Request],
+        sink: &mut Sink<'_>,
+    ) -> Result<(), FetchError> {
         loop {
             let mut lease = pool.acquire().await?;
             let running = lease.run(plan, requests, sink);
@@ -163,7 +250,7 @@ impl<E: Engine> Pools<E> {
 
 /// The server ends a statement at the timeout and says so; only when it does not
 /// even do that is the connection given up, so much later.
-const GRACE: Duration = Duration::from_millis(250);
+pub(crate) const GRACE: Duration = Duration::from_millis(250);
 
 impl<E: Engine> Lease<E> {
     async fn run(

@@ -235,7 +235,7 @@ fn of_sqlite(code: &str, message: &str) -> Failure {
 }
 
 /// The low byte of a result code of SQLite.
-fn primary_code(code: &str) -> u32 {
+pub(crate) fn primary_code(code: &str) -> u32 {
     code.parse::<u32>().unwrap_or(1) & 0xFF
 }
 
@@ -246,7 +246,7 @@ fn is_of_sqlite_schema(message: &str) -> bool {
         .any(|part| message.starts_with(part))
 }
 
-fn number_of(error: &dyn DatabaseError) -> u16 {
+pub(crate) fn number_of(error: &dyn DatabaseError) -> u16 {
     error.try_downcast_ref::<MySqlDatabaseError>().map_or(0, MySqlDatabaseError::number)
 }
 

@@ -110,7 +110,7 @@ pub(crate) enum Repertoire {
 }
 
 impl Repertoire {
-    fn holds(self, text: &str) -> bool {
+    pub(crate) fn holds(self, text: &str) -> bool {
         match self {
             Self::Unicode => true,
             Self::UnicodeNoNul => !text.contains('\0'),

@@ -22,6 +22,10 @@
 //! # }
 //! ```
 //!
+//! An origin made by [`Database::writing_table_origin`] or
+//! [`Database::writing_query_origin`] also writes: see the guide page
+//! `docs/guide/writing.md`.
+//!
 //! How columns become JSON, how keys are spelled and what is skipped is in the
 //! guide page `docs/guide/sql-origins.md`.
 
@@ -45,6 +49,7 @@ mod sqlite;
 mod statement;
 mod table;
 mod url;
+mod write;
 
 pub use database::Database;
 pub use dialect::Dialect;
@@ -54,8 +59,14 @@ pub use origin::SqlOrigin;
 pub use pool::PoolStatistics;
 pub use query::QueryOptions;
 pub use table::{Column, Introspection, KeySource, Skipped, Table, TableKind};
+pub use write::{WriteOptions, lanes_table};
 
 /// The page of the guide is a test: what it shows compiles.
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/guide/sql-origins.md")]
 mod guide {}
+
+/// As above.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guide/writing.md")]
+mod guide_to_writing {}

@@ -23,12 +23,21 @@ pub struct DatabaseOptions {
     /// `sqlite:FILE`, `postgres://…` or `mysql://…`. It may hold a password, so
     /// it is never printed: [`DatabaseOptions::label`] is.
     pub url: String,
-    /// A read replica of the same database. When one is named every load reads
-    /// from it; the primary then serves only the check at start.
+    /// A read replica of the same database. When one is named every load of an
+    /// origin that does not write reads from it; the primary then serves the
+    /// check at start, and the origins that write.
     pub replica_url: Option<String>,
     /// Connections held open at most, for each of primary and replica;
     /// `pool_size` in the server's configuration.
     pub max_connections: u32,
+    /// Connections held open at most for writes, beside those for loads; they
+    /// are opened when something is written. SQLite has one writer whatever
+    /// this says. `write_pool_size` in the server's configuration.
+    pub max_write_connections: u32,
+    /// Whether the table `larder_lanes` is made when the first
+    /// [`LaneMark`](larder_core::LaneMark) is kept and it is not there. See
+    /// [`lanes_table`](crate::lanes_table) for the statement.
+    pub create_lanes_table: bool,
     /// How long opening one connection may take, TLS and login included.
     pub connect_timeout: Duration,
     /// How long a load waits for a free connection.
@@ -69,7 +78,7 @@ pub enum TlsMode {
 }
 
 impl DatabaseOptions {
-    /// The defaults: 8 connections, 5 s to connect and to wait for a connection,
+    /// The defaults: 8 connections for loads and 8 for writes, 5 s to connect and to wait for a connection,
     /// 10 s for a statement, 10 minutes idle, values of at most 16 MiB.
     #[must_use]
     pub fn new(url: impl Into<String>) -> Self {
@@ -77,6 +86,8 @@ impl DatabaseOptions {
             url: url.into(),
             replica_url: None,
             max_connections: 8,
+            max_write_connections: 8,
+            create_lanes_table: true,
             connect_timeout: Duration::from_secs(5),
             acquire_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(10),
@@ -109,10 +120,14 @@ impl DatabaseOptions {
             .with("replica", redact(replica))
             .remedy("name a replica of the same database"));
         }
-        if self.max_connections == 0 {
-            return Err(Error::new(ErrorKind::Config, "a database needs a connection")
-                .with("pool_size", 0)
-                .remedy("set pool_size to 1 or more"));
+        for (name, size) in
+            [("pool_size", self.max_connections), ("write_pool_size", self.max_write_connections)]
+        {
+            if size == 0 {
+                return Err(Error::new(ErrorKind::Config, "a database needs a connection")
+                    .with(name, 0)
+                    .remedy(format!("set {name} to 1 or more")));
+            }
         }
         for (name, duration) in [
             ("connect_timeout", self.connect_timeout),
@@ -139,6 +154,8 @@ impl fmt::Debug for DatabaseOptions {
             .field("url", &self.label())
             .field("replica_url", &self.replica_url.as_deref().map(redact))
             .field("max_connections", &self.max_connections)
+            .field("max_write_connections", &self.max_write_connections)
+            .field("create_lanes_table", &self.create_lanes_table)
             .field("connect_timeout", &self.connect_timeout)
             .field("acquire_timeout", &self.acquire_timeout)
             .field("statement_timeout", &self.statement_timeout)

@@ -4,11 +4,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use larder_core::{Clock, Error, ErrorKind, Key, KeyPattern, LoadContext, Loaded, Origin, Result};
+use larder_core::{
+    Action, BatchError, Clock, Error, ErrorKind, Key, KeyPattern, LaneMark, LoadContext, Loaded,
+    Origin, Outcome, Result, Value, Version, Write, WriteAbilities, Written,
+};
 
 use crate::database::Engines;
 use crate::plan::{Plan, Request};
 use crate::sink::Sink;
+use crate::write::{BatchOrigin, Writes, version_in};
 
 /// An origin whose values are rows as JSON text. Cloning costs a reference
 /// count.
@@ -20,11 +24,27 @@ use crate::sink::Sink;
 pub struct SqlOrigin {
     engines: Engines,
     plan: Arc<Plan>,
+    /// How it writes, if it does.
+    writes: Option<Arc<Writes>>,
 }
 
 impl SqlOrigin {
-    pub(crate) fn new(engines: Engines, plan: Plan) -> Self {
-        Self { engines, plan: Arc::new(plan) }
+    pub(crate) fn new(engines: Engines, plan: Plan, writes: Option<Writes>) -> Self {
+        Self { engines, plan: Arc::new(plan), writes: writes.map(Arc::new) }
+    }
+
+    pub(crate) const fn engines(&self) -> &Engines {
+        &self.engines
+    }
+
+    /// What a batch has to know of it.
+    pub(crate) fn batch_origin(&self) -> Result<BatchOrigin<'_>> {
+        match &self.writes {
+            Some(writes) => Ok(BatchOrigin { writes, read: &self.plan }),
+            None => Err(Error::new(ErrorKind::Unsupported, "this origin only reads")
+                .with("pattern", &self.plan.pattern)
+                .remedy("make it with writing_table_origin or writing_query_origin")),
+        }
     }
 
     /// The keys that it answers.
@@ -76,7 +96,13 @@ impl SqlOrigin {
                 continue;
             }
             let mut sink = Sink::new(&self.plan, self.engines.label(), part);
-            match self.engines.fetch(&self.plan, part, &mut sink).await {
+            let fetched = match self.writes {
+                // A replica may not have yet what was written here a moment ago,
+                // and what is read of it would be kept.
+                Some(_) => self.engines.fetch_newest(&self.plan, part, &mut sink).await,
+                None => self.engines.fetch(&self.plan, part, &mut sink).await,
+            };
+            match fetched {
                 Ok(()) => answers.extend(sink.finish()),
                 Err(failed) if failed.is_of_values && part.len() == 1 => {
                     answers.push(Err(failed.error));
@@ -127,6 +153,77 @@ impl Origin<Key, Bytes> for SqlOrigin {
 
     fn batch_limit(&self) -> usize {
         self.plan.keys_max()
+    }
+
+    /// A put without expectation; the value is the row as JSON.
+    async fn store(&self, key: &Key, value: &Bytes) -> Result<Option<Version>> {
+        let write = Write::new(key.clone(), Action::Put(value.clone()));
+        match Origin::write(self, &write).await? {
+            Written::Done { version, .. } => Ok(version),
+            _ => Err(Error::new(ErrorKind::OriginFailed, "a put was not made")),
+        }
+    }
+
+    /// A removal without expectation.
+    async fn remove(&self, key: &Key) -> Result<()> {
+        Origin::write(self, &Write::new(key.clone(), Action::Remove)).await.map(drop)
+    }
+
+    fn write_abilities(&self) -> WriteAbilities {
+        let Some(writes) = &self.writes else { return WriteAbilities::NONE };
+        let mut abilities = writes.abilities();
+        abilities.settles_within = self.engines.settled_after();
+        abilities
+    }
+
+    /// Postgres: one round trip for a table, or two where what was expected is
+    /// not there. MySQL: four or five, of which two begin and end the
+    /// transaction. A declared statement costs four everywhere.
+    ///
+    /// # Cancel safety
+    /// A write whose future is dropped may or may not have happened.
+    async fn write(&self, write: &Write<Key, Bytes>) -> Result<Written<Bytes>> {
+        let answers = self.engines.write_all(&[(self, write)], None).await;
+        let mut answers = answers.map_err(|failed| failed.error)?;
+        answers
+            .pop()
+            .ok_or_else(|| Error::new(ErrorKind::OriginFailed, "a write of one key has no answer"))
+    }
+
+    /// One transaction. Writes of one kind, with the same members, are one
+    /// statement; patches and additions of MySQL and SQLite are one each.
+    ///
+    /// # Cancel safety
+    /// As [`SqlOrigin::write`], all of them or none.
+    async fn write_all(
+        &self,
+        writes: &[Write<Key, Bytes>],
+        mark: Option<&LaneMark>,
+    ) -> Result<Vec<Written<Bytes>>, BatchError> {
+        let writes: Vec<_> = writes.iter().map(|write| (self, write)).collect();
+        self.engines.write_all(&writes, mark).await
+    }
+
+    async fn applied(&self, journal: &str, lane: u16) -> Result<Option<LaneMark>> {
+        self.engines.applied(journal, lane).await
+    }
+
+    /// One statement to the primary that reads the version column by key; of a
+    /// declared query the query itself. `None` without a version column, and for
+    /// a key that is not there.
+    async fn validator(&self, key: &Key) -> Result<Option<Version>> {
+        let probe = self.writes.as_ref().and_then(|writes| writes.probe(&self.plan));
+        let Some((plan, member)) = probe else { return Ok(None) };
+        let Some(request) = plan.request(key.as_bytes()) else { return Ok(None) };
+        let requests = [request];
+        let mut sink = Sink::new(plan, self.engines.label(), &requests);
+        let asked = self.engines.fetch_newest(plan, &requests, &mut sink).await;
+        asked.map_err(|failed| failed.error)?;
+        let Some(row) = sink.finish().pop().transpose()? else { return Ok(None) };
+        Ok(match row.outcome {
+            Outcome::Found(Value::Present(row)) => version_in(&row, member),
+            _ => None,
+        })
     }
 }
 

@@ -4,7 +4,7 @@ use larder_core::KeyPattern;
 
 use crate::key_type::{KeyColumn, KeyValue};
 use crate::table::{Column, Fetch};
-use crate::{Table, json};
+use crate::{Dialect, Table, json};
 
 /// All that is known about an origin before a key is asked for.
 #[derive(Debug)]
@@ -13,6 +13,8 @@ pub(crate) struct Plan {
     /// The type of each parameter of the pattern.
     pub(crate) parameters: Vec<KeyColumn>,
     pub(crate) shape: Shape,
+    /// The names of the columns of the answer.
+    pub(crate) members: Vec<String>,
     /// `{"a":`, `,"b":`, … for each column of the answer.
     pub(crate) prefixes: Vec<Box<[u8]>>,
     /// How each column is fetched.
@@ -63,6 +65,7 @@ impl Plan {
         let key_positions = key_columns.clone().filter_map(place).collect();
         let names = table.columns.iter().map(|column| column.name.as_str());
         Self {
+            members: table.columns.iter().map(|column| column.name.clone()).collect(),
             pattern: table.key_pattern.clone(),
             parameters: key_columns.filter_map(|column| column.key).collect(),
             shape: Shape::Table { key_positions },
@@ -90,6 +93,10 @@ impl Plan {
         matches!(self.shape, Shape::Table { .. })
     }
 
+    pub(crate) fn is_list(&self) -> bool {
+        self.shape == Shape::List
+    }
+
     /// Keys that one statement can hold.
     pub(crate) fn keys_max(&self) -> usize {
         let placeholders = match &self.statement {
@@ -109,6 +116,15 @@ pub(crate) const BATCH_MAX: usize = 1_024;
 const PLACEHOLDERS_MAX: usize = 65_535;
 
 impl Statement {
+    /// Makes the statement hold the rows that it finds until the transaction
+    /// ends. In SQLite the transaction holds all of them anyway.
+    pub(crate) fn hold_rows(&mut self, dialect: Dialect) {
+        match self {
+            Self::Tuples { tail, .. } if dialect == Dialect::MySql => tail.push_str(" FOR UPDATE"),
+            _ => {}
+        }
+    }
+
     /// The text for so many keys, and whether it is worth keeping prepared.
     pub(crate) fn text(&self, keys: usize) -> (Arc<str>, bool) {
         match self {

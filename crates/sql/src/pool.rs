@@ -75,7 +75,7 @@ struct Idle<C> {
 pub(crate) struct Lease<C: Connector> {
     connection: Option<C::Connection>,
     shared: Arc<Shared<C>>,
-    is_reused: bool,
+    idle_for: Option<Duration>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -87,10 +87,14 @@ impl<C: Connector> Clone for Pool<C> {
 
 impl<C: Connector> Pool<C> {
     /// An empty pool; it opens connections when they are asked for.
-    pub(crate) fn new(connector: C, label: String, options: &DatabaseOptions) -> Self {
-        let max = usize::try_from(options.max_connections)
-            .unwrap_or(usize::MAX)
-            .min(Semaphore::MAX_PERMITS);
+    pub(crate) fn new(
+        connector: C,
+        label: String,
+        max_connections: u32,
+        options: &DatabaseOptions,
+    ) -> Self {
+        let max =
+            usize::try_from(max_connections).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         let pool = Self(Arc::new(Shared {
             connector,
             label,
@@ -125,7 +129,7 @@ impl<C: Connector> Pool<C> {
         // The newest is used first, so that those above the need grow old and
         // are closed.
         let idle = shared.idle().pop_back();
-        let is_reused = idle.is_some();
+        let idle_for = idle.as_ref().map(|idle| idle.since.elapsed());
         let connection = match idle {
             Some(idle) => idle.connection,
             None => self.open().await?,
@@ -133,7 +137,7 @@ impl<C: Connector> Pool<C> {
         Ok(Lease {
             connection: Some(connection),
             shared: Arc::clone(shared),
-            is_reused,
+            idle_for,
             _permit: permit,
         })
     }
@@ -239,7 +243,12 @@ impl<C: Connector> Lease<C> {
     /// Whether it had been idle in the pool: then the server may have closed it
     /// long ago, and a failure of it says nothing about the server now.
     pub(crate) const fn is_reused(&self) -> bool {
-        self.is_reused
+        self.idle_for.is_some()
+    }
+
+    /// How long it had been idle in the pool; nothing for a new one.
+    pub(crate) fn idle_for(&self) -> Duration {
+        self.idle_for.unwrap_or_default()
     }
 
     /// The connector and the connection that it opened.

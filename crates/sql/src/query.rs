@@ -64,6 +64,21 @@ impl QueryOptions {
         crate::statement::Template::parse(dialect, &self.select, parameters).map(drop)
     }
 
+    /// Checks what can be checked of declared writes without a connection: that
+    /// each is one statement and uses the parameters of the pattern.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](larder_core::ErrorKind::Config) with the remedy; the
+    /// context has the name of the statement as `statement`, such as `put` or
+    /// `add.stock`, and a parameter that is wrong as `parameter`.
+    pub fn check_writes(
+        &self,
+        dialect: crate::Dialect,
+        options: &crate::WriteOptions,
+    ) -> larder_core::Result<()> {
+        crate::write::declared::parse(dialect, &self.pattern, self.list, options).map(drop)
+    }
+
     /// Declares the type of a parameter.
     #[must_use]
     pub fn parameter_type(mut self, name: impl Into<String>, key_type: KeyType) -> Self {
@@ -128,7 +143,7 @@ pub(crate) fn refused(error: Error) -> Error {
     if error.is_retryable() || error.kind() == ErrorKind::Config {
         return error;
     }
-    let mut refused = Error::new(ErrorKind::Config, "the database refuses the query");
+    let mut refused = Error::new(ErrorKind::Config, REFUSED);
     for (name, value) in error.context() {
         refused = refused.with(name, value);
     }
@@ -139,4 +154,20 @@ pub(crate) fn refused(error: Error) -> Error {
         None => "try it in the database's own client",
     };
     refused.remedy(remedy.to_owned())
+}
+
+const REFUSED: &str = "the database refuses the query";
+
+/// What the database says of a declared statement at start, by the name under
+/// which it is declared.
+pub(crate) fn refused_statement(error: Error, name: impl std::fmt::Display) -> Error {
+    if error.message() != REFUSED {
+        return error.with("statement", name);
+    }
+    let mut refused = Error::new(ErrorKind::Config, "the database refuses the statement");
+    for (name, value) in error.context() {
+        refused = refused.with(name, value);
+    }
+    let remedy = error.remedy_text().unwrap_or_default().replace("query", "statement");
+    refused.with("statement", name).remedy(remedy)
 }

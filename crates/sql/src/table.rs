@@ -3,6 +3,7 @@ use std::fmt;
 use larder_core::KeyPattern;
 
 use crate::key_type::KeyColumn;
+use crate::write::kind::ValueKind;
 
 /// What a database holds, as far as it can be served without being declared.
 #[derive(Clone, Debug)]
@@ -69,12 +70,28 @@ pub struct Column {
     pub(crate) key: Option<KeyColumn>,
     /// How it is fetched.
     pub(crate) fetch: Fetch,
+    /// Which values it takes.
+    pub(crate) kind: ValueKind,
+    /// Where its values come from.
+    pub(crate) filled: Filled,
     /// Whether it can be NULL.
     pub(crate) is_nullable: bool,
     /// The type to which Postgres casts the text of a key.
     pub(crate) cast: Option<Cast>,
     /// The character set to which MySQL converts the text of a key.
     pub(crate) charset: Option<Charset>,
+}
+
+/// Where the values of a column come from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Filled {
+    /// From whoever writes.
+    Writer,
+    /// From a sequence that overrules whoever writes (`GENERATED ALWAYS AS
+    /// IDENTITY`).
+    Sequence,
+    /// From the other columns.
+    Expression,
 }
 
 /// How a column is fetched so that the value can be written as JSON.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::certificates;
 use crate::process::{self, Home, ServerProcess};
@@ -123,6 +123,26 @@ impl Postgres {
             // Postgres' immediate shutdown.
             server.stop(Signal::QUIT);
         }
+    }
+
+    /// Ends the server and each process of it at once, by SIGKILL, as when the
+    /// machine takes its memory away. Nothing happens if it does not run.
+    pub fn kill(&mut self) {
+        let Some(server) = self.server.take() else { return };
+        let id = server.id();
+        // The children are asked for first: they are nobody's afterwards.
+        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
+        let children = children.unwrap_or_default();
+        let children: Vec<Pid> =
+            children.split_whitespace().filter_map(|it| Pid::from_raw(it.parse().ok()?)).collect();
+        server.stop(Signal::KILL);
+        for child in &children {
+            // It may have seen that the server is gone, and gone too.
+            let _ = kill_process(*child, Signal::KILL);
+        }
+        let is_gone =
+            |child: &Pid| !Path::new(&format!("/proc/{}", child.as_raw_nonzero())).exists();
+        process::wait_until("the server's processes are gone", || children.iter().all(is_gone));
     }
 
     /// The URL of a database, with user and password.

@@ -12,6 +12,7 @@ use super::units::{
     ClassName, DurationText, OptionalDuration, OptionalNumber, OptionalShare, Share, SizeOrShare,
     TtlClassName, TtlText,
 };
+use super::write_options::CacheWriteOptions;
 
 macro_rules! policy_options {
     ($( $(#[$meta:meta])* $name:ident: $type:ty, )*) => {
@@ -78,6 +79,9 @@ macro_rules! policy_options {
             /// part of what is not assigned.
             #[serde(skip_serializing_if = "Option::is_none")]
             pub memory: Option<SizeOrShare>,
+            /// What clients may change. Default: nothing.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub write: Option<CacheWriteOptions>,
             /// A TTL by the age of the row: what changed a moment ago changes
             /// again soon.
             #[serde(skip_serializing_if = "Option::is_none")]

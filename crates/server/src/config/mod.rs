@@ -21,8 +21,10 @@ mod source;
 pub mod suggest;
 pub mod template;
 mod units;
+mod write_options;
 
 pub use cache_options::{AgeRule, CacheOptions, ParameterType, PolicyOptions, TtlByAgeOptions};
+pub(crate) use check::statement_path;
 pub use check::{KeyShape, check, fuzz, is_protected};
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use file_mark::FileMark;
@@ -48,3 +50,4 @@ pub use units::{
 
 /// A configuration with every option, each with a word about it.
 pub const EXAMPLE: &str = include_str!("example.toml");
+pub use write_options::CacheWriteOptions;

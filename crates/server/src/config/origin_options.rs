@@ -19,8 +19,9 @@ pub struct OriginOptions {
     /// The environment variable that holds the URL.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url_env: Option<String>,
-    /// A read replica of the same database. All loads read from it then; the
-    /// primary serves only the check at start.
+    /// A read replica of the same database. All loads read from it then, but for
+    /// those of caches that write; the primary serves these and the check at
+    /// start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replica_url: Option<String>,
     /// The environment variable that holds the replica's URL.
@@ -41,6 +42,13 @@ pub struct OriginOptions {
     /// How many connections are opened at most, to primary and replica each.
     #[schemars(range(min = 1, max = 1000))]
     pub pool_size: u32,
+    /// How many connections are opened at most to write, beside those that load.
+    /// A SQLite file has one.
+    #[schemars(range(min = 1, max = 1000))]
+    pub write_pool_size: u32,
+    /// Whether the table `larder_lanes`, in which write-behind keeps how far it
+    /// is, is made when it is missing. See the guide for the statement.
+    pub create_lanes_table: bool,
     /// How long opening a connection may take, TLS and login included.
     pub connect_timeout: DurationText,
     /// How long a load waits for a free connection.
@@ -83,6 +91,8 @@ impl Default for OriginOptions {
             exclude_tables: Vec::new(),
             schemas: Vec::new(),
             pool_size: 8,
+            write_pool_size: 8,
+            create_lanes_table: true,
             connect_timeout: DurationText(Duration::from_secs(5)),
             acquire_timeout: DurationText(Duration::from_secs(5)),
             statement_timeout: DurationText(Duration::from_secs(10)),

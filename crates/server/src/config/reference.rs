@@ -65,6 +65,7 @@ const SECTIONS: &[(&str, &str, &str)] = &[
     ("[origins.NAME.breaker]", "BreakerOptions", ""),
     ("[defaults]", "PolicyOptions", ""),
     ("[caches.NAME]", "CacheOptions", CACHES),
+    ("[caches.NAME.write]", "CacheWriteOptions", ""),
     ("[caches.NAME.ttl_by_age]", "TtlByAgeOptions", ""),
     ("rules of ttl_by_age", "AgeRule", ""),
 ];

@@ -5,9 +5,9 @@ use larder::{BytesCodec, Cache, Dependencies, Edge, Memory, Stores};
 use larder_core::{Error, ErrorKind, Key, Result};
 use larder_disk::DiskTier;
 
-use super::connect::{Connected, query_mistake, with_source};
+use super::connect::{Connected, loader, loader_mistake};
 use super::memory::Division;
-use super::plan::{Plan, PlannedCache, PlannedSource};
+use super::plan::{Plan, PlannedCache};
 use super::rows::RowRules;
 use super::ruled::RuledOrigin;
 use super::shared_tiers::SharedTiers;
@@ -71,16 +71,7 @@ async fn build_one(
         .unwrap_or_default();
     let opened =
         open_cache(settings, connected, planned, &options, memory_bytes, surroundings).await;
-    let cache = opened.map_err(|error| {
-        Box::new(match &planned.source {
-            PlannedSource::Query(_) => query_mistake(settings, &planned.name, &error),
-            PlannedSource::Table(_) => settings.error_at(
-                &["caches", &planned.name],
-                format!("the cache `{}` cannot be built: {}", planned.name, with_source(&error)),
-                error.remedy_text().unwrap_or_default().to_owned(),
-            ),
-        })
-    })?;
+    let cache = opened.map_err(|error| Box::new(loader_mistake(settings, planned, &error)))?;
     Ok(Served {
         cache,
         pattern: planned.pattern.clone(),
@@ -104,11 +95,8 @@ async fn open_cache(
         Error::new(ErrorKind::InvalidInput, "the origin is not connected")
             .with("origin", &planned.origin)
     })?;
-    let loader = match &planned.source {
-        PlannedSource::Table(table) => origin.database.table_origin(table)?,
-        PlannedSource::Query(query) => origin.database.query_origin((**query).clone()).await?,
-    };
     let Surroundings { tiers, dependencies } = surroundings;
+    let loader = loader(settings, &origin.database, planned).await?;
     let policy = settings.policy(planned.config_name.as_deref()).to_policy();
     let class = policy.get_class();
     let builder = Cache::<Key, Bytes>::builder(&planned.name)

@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use futures_util::future::join_all;
 use larder::{Breaker, DependencyGraph, LoadBudget, OriginGuard};
 use larder_core::{Error, Result};
-use larder_sql::{Database, DatabaseOptions};
+use larder_sql::{Database, DatabaseOptions, SqlOrigin};
 
-use super::plan::{Found, PlannedSource, plan};
+use super::plan::{Found, PlannedCache, PlannedSource, plan};
 use super::{secrets, shared_tiers};
-use crate::config::{Diagnostic, OriginOptions, Settings, TlsMode, policy};
+use crate::config::{
+    CacheWriteOptions, Diagnostic, OriginOptions, Settings, TlsMode, policy, statement_path,
+};
 
 /// A database that is connected.
 #[derive(Clone, Debug)]
@@ -97,21 +99,61 @@ pub async fn check(settings: &Settings) -> (Vec<Diagnostic>, Option<DependencyGr
     let plan = plan(settings, &connected.found);
     mistakes.extend(plan.mistakes);
     for cache in &plan.caches {
-        let PlannedSource::Query(query) = &cache.source else { continue };
         let Some(origin) = connected.origin(&cache.origin) else { continue };
-        if let Err(error) = origin.database.query_origin((**query).clone()).await {
-            mistakes.push(query_mistake(settings, &cache.name, &error));
+        if let Err(error) = loader(settings, &origin.database, cache).await {
+            mistakes.push(loader_mistake(settings, cache, &error));
         }
     }
     connected.close().await;
     (mistakes, plan.dependencies.graph)
 }
 
-/// What a database says of a query, at the query's place in the file.
-pub(super) fn query_mistake(settings: &Settings, cache: &str, error: &Error) -> Diagnostic {
-    let remedy = error.remedy_text().unwrap_or("try the query in the database's own client");
-    let message = format!("the query of the cache `{cache}` does not work: {}", with_source(error));
-    settings.error_at(&["caches", cache, "query"], message, remedy.to_owned())
+/// What a cache loads from and writes to, once the database has checked it.
+///
+/// # Errors
+/// Those of the query, of a declared statement, or of the version column.
+pub(super) async fn loader(
+    settings: &Settings,
+    database: &Database,
+    planned: &PlannedCache,
+) -> Result<SqlOrigin> {
+    let entry = planned.config_name.as_ref().and_then(|name| settings.config.caches.get(name));
+    let write = entry.and_then(|options| options.write.as_ref()).map(CacheWriteOptions::to_sql);
+    match (&planned.source, write) {
+        (PlannedSource::Table(table), None) => database.table_origin(table),
+        (PlannedSource::Table(table), Some(write)) => database.writing_table_origin(table, &write),
+        (PlannedSource::Query(query), None) => database.query_origin((**query).clone()).await,
+        (PlannedSource::Query(query), Some(write)) => {
+            database.writing_query_origin((**query).clone(), &write).await
+        }
+    }
+}
+
+/// What a database says of a query or a statement, at its place in the file.
+pub(super) fn loader_mistake(
+    settings: &Settings,
+    planned: &PlannedCache,
+    error: &Error,
+) -> Diagnostic {
+    let cache = planned.name.as_str();
+    let of = |wanted: &str| error.context().find(|(name, _)| *name == wanted).map(|(_, it)| it);
+    let remedy = error.remedy_text().unwrap_or("try it in the database's own client").to_owned();
+    if let Some(statement) = of("statement") {
+        let message = format!(
+            "the statement `{statement}` of the cache `{cache}` does not work: {}",
+            with_source(error)
+        );
+        return settings.error_at(&statement_path(cache, statement), message, remedy);
+    }
+    let (path, what): (&[&str], _) = match &planned.source {
+        _ if of("version_column").is_some() => {
+            (&["caches", cache, "write", "version_column"], "the writing")
+        }
+        PlannedSource::Query(_) => (&["caches", cache, "query"], "the query"),
+        PlannedSource::Table(_) => (&["caches", cache], "the table"),
+    };
+    let message = format!("{what} of the cache `{cache}` does not work: {}", with_source(error));
+    settings.error_at(path, message, remedy)
 }
 
 /// The error with what caused it, without its remedy.
@@ -144,6 +186,8 @@ fn database_options(options: &OriginOptions, value_bytes_max: u64) -> Result<Dat
     let mut database = DatabaseOptions::new(url);
     database.replica_url = replica_url;
     database.max_connections = options.pool_size;
+    database.max_write_connections = options.write_pool_size;
+    database.create_lanes_table = options.create_lanes_table;
     database.connect_timeout = options.connect_timeout.0;
     database.acquire_timeout = options.acquire_timeout.0;
     database.statement_timeout = options.statement_timeout.0;

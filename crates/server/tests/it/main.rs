@@ -19,3 +19,4 @@ mod resp;
 mod running;
 mod serve;
 mod shared_tiers;
+mod writes;

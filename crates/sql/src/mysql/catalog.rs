@@ -5,11 +5,13 @@ use sqlx::mysql::MySqlRow;
 use sqlx::{AssertSqlSafe, MySqlConnection, Row};
 
 use super::MySqlEngine;
+use super::kind::{filled, value_kind};
 use crate::KeyType;
 use crate::catalog::{Relation, UniqueIndex};
 use crate::engine::Pools;
 use crate::key_type::{KeyColumn, Repertoire};
 use crate::table::{Charset, Column, Fetch, TableKind};
+use crate::write::kind::ValueKind;
 
 /// The tables and views of these databases, or of the one in the URL.
 pub(crate) async fn relations(
@@ -94,7 +96,7 @@ async fn read_columns(
     let rows = fetch(
         connection,
         "SELECT table_schema, table_name, column_name, data_type, column_type, is_nullable, \
-         character_set_name, collation_name FROM information_schema.columns WHERE table_schema IN",
+         character_set_name, collation_name, extra FROM information_schema.columns WHERE table_schema IN",
         schemas,
         "ORDER BY table_schema, table_name, ordinal_position",
     )
@@ -105,6 +107,8 @@ async fn read_columns(
         relations[place].columns.push(Column {
             name: text(row, 2),
             key: key_column(&text(row, 3), &type_name, &text(row, 6)),
+            kind: value_kind(&text(row, 3), &type_name, &text(row, 6)),
+            filled: filled(&text(row, 8)),
             type_name,
             fetch: Fetch::Native,
             is_nullable: text(row, 5) != "NO",
@@ -170,6 +174,7 @@ async fn read_json_columns(
             let name = column.name.to_ascii_lowercase().replace('`', "``");
             if clause == format!("json_valid(`{name}`)") {
                 column.fetch = Fetch::JsonText;
+                column.kind = ValueKind::Json;
                 column.key = None;
             }
         }
@@ -246,7 +251,7 @@ fn decimal(column_type: &str) -> KeyColumn {
 /// What a text of this character set can hold. A key with any other character
 /// would make the server convert the column instead of the key, and so read the
 /// whole table. Of the many small sets nothing is known: see [`charset`].
-fn repertoire(character_set: &str) -> Repertoire {
+pub(super) fn repertoire(character_set: &str) -> Repertoire {
     match character_set {
         "utf8" | "utf8mb3" | "ucs2" => Repertoire::BasicPlane,
         "latin1" => Repertoire::Windows1252,

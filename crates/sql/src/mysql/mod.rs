@@ -3,7 +3,9 @@
 
 mod catalog;
 mod decode;
+mod kind;
 mod plan;
+mod write;
 
 use std::str::FromStr;
 use std::sync::OnceLock;
@@ -17,23 +19,26 @@ use sqlx::{
     MySqlConnection, Row,
 };
 
-use crate::engine::Engine;
+use crate::engine::{Access, Engine};
 use crate::key_type::KeyValue;
 use crate::plan::{Plan, Request, Statement};
 use crate::pool::Connector;
 use crate::sink::Sink;
 use crate::table::Fetch;
+use crate::write::{Bound, Group, rows};
 use crate::{DatabaseOptions, Dialect, KeyType, TlsMode, failure};
 
 pub(crate) use catalog::relations;
 use decode::Decoder;
 pub(crate) use plan::{query_plan, table_plan};
+pub(crate) use write::declared_writes;
 
 /// Opens connections to a MySQL or MariaDB server.
 pub(crate) struct MySqlEngine {
     options: MySqlConnectOptions,
     label: String,
     statement_timeout: Duration,
+    access: Access,
     /// Which of the two it is, once a connection has told.
     is_mariadb: OnceLock<bool>,
 }
@@ -43,7 +48,7 @@ pub(crate) struct MySqlEngine {
 const STATEMENTS_PREPARED: usize = 512;
 
 impl MySqlEngine {
-    pub(crate) fn new(url: &str, options: &DatabaseOptions) -> Result<Self> {
+    pub(crate) fn new(url: &str, options: &DatabaseOptions, access: Access) -> Result<Self> {
         let label = crate::url::redact(url);
         let parsed = MySqlConnectOptions::from_str(url)
             .map_err(|error| failure::of_connect(Dialect::MySql, &label, &error))?;
@@ -69,6 +74,7 @@ impl MySqlEngine {
             options: parsed,
             label,
             statement_timeout: options.statement_timeout,
+            access,
             is_mariadb: OnceLock::new(),
         })
     }
@@ -88,7 +94,21 @@ impl MySqlEngine {
             format!("max_execution_time = {}", self.statement_timeout.as_millis())
         };
         connection.execute(AssertSqlSafe(format!("SET SESSION {timeout}"))).await?;
-        connection.execute("SET SESSION TRANSACTION READ ONLY").await?;
+        if self.access == Access::Read {
+            connection.execute("SET SESSION TRANSACTION READ ONLY").await?;
+            return Ok(());
+        }
+        // Without a strict mode a value that does not fit would be made to fit.
+        let seconds = self.statement_timeout.as_secs().max(1);
+        let mut settings = format!(
+            "SET SESSION sql_mode = CONCAT_WS(',', @@sql_mode, 'STRICT_ALL_TABLES'), \
+             innodb_lock_wait_timeout = {seconds}"
+        );
+        if is_mariadb {
+            // A transaction with which nobody goes on ends; MySQL has no such.
+            settings.push_str(&format!(", idle_transaction_timeout = {seconds}"));
+        }
+        connection.execute(AssertSqlSafe(settings)).await?;
         Ok(())
     }
 
@@ -144,6 +164,45 @@ impl Engine for MySqlEngine {
             });
         }
         Ok(())
+    }
+
+    const BEGIN: &'static str = "START TRANSACTION";
+    const RETURNS_ROWS: bool = false;
+
+    fn statements(group: &Group<'_>) -> Vec<Bound> {
+        rows::statements::<write::Syntax>(group)
+    }
+
+    async fn execute(&self, connection: &mut MySqlConnection, bound: &Bound) -> sqlx::Result<u64> {
+        let arguments = write::bind(bound).map_err(sqlx::Error::Encode)?;
+        let query = sqlx::query_with(AssertSqlSafe(bound.sql.as_str()), arguments);
+        Ok(query.persistent(bound.is_kept).execute(connection).await?.rows_affected())
+    }
+
+    async fn execute_plain(&self, connection: &mut MySqlConnection, sql: &str) -> sqlx::Result<()> {
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.map(drop)
+    }
+
+    /// MariaDB could, MySQL cannot: rows are read behind the write.
+    async fn returning(
+        &self,
+        connection: &mut MySqlConnection,
+        bound: &Bound,
+        _: &Plan,
+        _: &mut Sink<'_>,
+    ) -> sqlx::Result<()> {
+        self.execute(connection, bound).await.map(drop)
+    }
+
+    async fn numbers(
+        &self,
+        connection: &mut MySqlConnection,
+        bound: &Bound,
+    ) -> sqlx::Result<Option<(i64, i64)>> {
+        let arguments = write::bind(bound).map_err(sqlx::Error::Encode)?;
+        let query = sqlx::query_with(AssertSqlSafe(bound.sql.as_str()), arguments);
+        let row = query.fetch_optional(connection).await?;
+        row.map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).transpose()
     }
 
     async fn version(&self, connection: &mut MySqlConnection) -> sqlx::Result<String> {

@@ -9,11 +9,12 @@ use crate::catalog::Relation;
 use crate::engine::Pools;
 use crate::key_type::{KeyColumn, MYSQL_DIGITS_MAX, Repertoire};
 use crate::plan::{Plan, Shape, Statement};
+use crate::pool::Pool;
 use crate::statement::{Template, infer};
 use crate::table::{Column, Fetch};
 use crate::{Dialect, KeyType, QueryOptions, Table, catalog, json, query};
 
-const DIALECT: Dialect = Dialect::MySql;
+pub(super) const DIALECT: Dialect = Dialect::MySql;
 
 /// One statement with a list of keys; the rows carry their own.
 pub(crate) fn table_plan(table: &Table, value_size_max: usize) -> Plan {
@@ -88,6 +89,7 @@ pub(crate) async fn query_plan(
         pattern: options.pattern.clone(),
         parameters,
         shape,
+        members: names.iter().map(|name| (*name).to_owned()).collect(),
         prefixes: json::member_prefixes(names.iter().copied()),
         fetch: described.columns().iter().map(|column| fetch_of(column, relations)).collect(),
         statement,
@@ -95,16 +97,20 @@ pub(crate) async fn query_plan(
     })
 }
 
-/// What the server says of a statement before it runs.
 async fn prepare(pools: &Pools<MySqlEngine>, sql: &str) -> Result<MySqlStatement> {
-    let mut lease = pools.primary.acquire().await?;
+    prepare_at(&pools.primary, sql).await
+}
+
+/// What the server says of a statement before it runs.
+pub(super) async fn prepare_at(pool: &Pool<MySqlEngine>, sql: &str) -> Result<MySqlStatement> {
+    let mut lease = pool.acquire().await?;
     let (_, connection) = lease.parts();
     match connection.prepare(AssertSqlSafe(sql).into_sql_str()).await {
         Ok(prepared) => {
             lease.release();
             Ok(prepared)
         }
-        Err(error) => Err(query::refused(lease.fail(pools.primary.label(), &error))),
+        Err(error) => Err(query::refused(lease.fail(pool.label(), &error))),
     }
 }
 
@@ -127,7 +133,7 @@ fn fetch_of(column: &sqlx::mysql::MySqlColumn, relations: &[Relation]) -> Fetch 
 /// Where a value of a key column goes. To a text in a character set that is not
 /// Unicode goes one in the same, or the server would convert the whole column;
 /// what cannot be converted finds a row that is spelled otherwise, or none.
-fn table_placeholder(column: &Column) -> String {
+pub(super) fn table_placeholder(column: &Column) -> String {
     let key = column.key.unwrap_or(KeyColumn::text(Repertoire::Unicode));
     match &column.charset {
         Some(charset) => {

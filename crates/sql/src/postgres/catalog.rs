@@ -7,7 +7,7 @@ use super::PostgresEngine;
 use super::types::types;
 use crate::catalog::{Relation, UniqueIndex};
 use crate::engine::Pools;
-use crate::table::{Column, TableKind};
+use crate::table::{Column, Filled, TableKind};
 
 /// The tables and views of these schemas, or of all but the system's.
 pub(crate) async fn relations(
@@ -127,7 +127,8 @@ async fn read_columns(
 ) -> sqlx::Result<()> {
     let rows = sqlx::query(
         "SELECT a.attrelid::int8, a.attname::text, \
-            pg_catalog.format_type(a.atttypid, a.atttypmod), a.atttypid::int8, a.attnotnull \
+            pg_catalog.format_type(a.atttypid, a.atttypmod), a.atttypid::int8, a.attnotnull, \
+            a.atttypmod, a.attidentity::text, a.attgenerated::text \
          FROM pg_catalog.pg_attribute a WHERE a.attrelid = ANY ($1::int8[]::oid[]) \
             AND a.attnum > 0 AND NOT a.attisdropped \
             AND pg_catalog.has_column_privilege(a.attrelid, a.attnum, 'SELECT') \
@@ -150,6 +151,8 @@ async fn read_columns(
                 type_name: row.try_get(2)?,
                 key: column_type.key,
                 fetch: column_type.fetch,
+                kind: column_type.kind(row.try_get(5)?),
+                filled: filled(&row.try_get::<String, _>(6)?, &row.try_get::<String, _>(7)?),
                 is_nullable: !row.try_get::<bool, _>(4)?,
                 cast: Some(column_type.cast.clone()),
                 charset: None,
@@ -157,6 +160,14 @@ async fn read_columns(
         );
     }
     Ok(())
+}
+
+fn filled(identity: &str, generated: &str) -> Filled {
+    match (identity, generated) {
+        ("a", _) => Filled::Sequence,
+        (_, "") => Filled::Writer,
+        _ => Filled::Expression,
+    }
 }
 
 async fn read_indexes(

@@ -10,7 +10,7 @@ use crate::statement::Template;
 use crate::table::{Cast, Fetch};
 use crate::{Dialect, QueryOptions, Table, json, query};
 
-const DIALECT: Dialect = Dialect::Postgres;
+pub(super) const DIALECT: Dialect = Dialect::Postgres;
 
 /// One statement whose parameters are arrays of texts, one for each column of
 /// the key.
@@ -85,6 +85,7 @@ pub(crate) async fn query_plan(
         pattern: options.pattern.clone(),
         parameters: checked?,
         shape: if options.list { Shape::List } else { Shape::Row },
+        members: names.iter().map(|name| (*name).to_owned()).collect(),
         prefixes: json::member_prefixes(names.iter().copied()),
         fetch: description.columns.iter().map(|(_, fetch)| *fetch).collect(),
         statement: Statement::Fixed(statement.into()),
@@ -155,7 +156,17 @@ async fn parameter_types(
         Some(known) => sql.push_str(&format!("${}::{}", parameter + 1, known.cast.name)),
         None => sql.push_str(&format!("${}", parameter + 1)),
     });
-    let prepare = format!("PREPARE larder_query AS {select}");
+    let asked = types_of(connection, &select).await?;
+    let known = declared.iter().zip(asked);
+    Ok(known.map(|(known, asked)| known.clone().or(asked)).collect())
+}
+
+/// The types of the parameters of a statement, as Postgres infers them.
+pub(super) async fn types_of(
+    connection: &mut PgConnection,
+    statement: &str,
+) -> sqlx::Result<Vec<Option<PostgresType>>> {
+    let prepare = format!("PREPARE larder_query AS {statement}");
     sqlx::raw_sql(AssertSqlSafe(prepare)).execute(&mut *connection).await?;
     let oids: Vec<i64> = sqlx::query_scalar(
         "SELECT parameter_types::oid[]::int8[] FROM pg_catalog.pg_prepared_statements \
@@ -165,9 +176,7 @@ async fn parameter_types(
     .await?;
     sqlx::raw_sql("DEALLOCATE larder_query").execute(&mut *connection).await?;
     let types = types(connection, oids.clone()).await?;
-    let asked = |index: usize| types.get(oids.get(index)?).cloned();
-    let known = declared.iter().enumerate();
-    Ok(known.map(|(index, known)| known.clone().or_else(|| asked(index))).collect())
+    Ok(oids.iter().map(|oid| types.get(oid).cloned()).collect())
 }
 
 fn key_columns(options: &QueryOptions, types: &[Option<PostgresType>]) -> Result<Vec<KeyColumn>> {
@@ -219,7 +228,7 @@ fn statement(template: &Template, description: &Description, is_list: bool) -> S
     )
 }
 
-fn fetched(column: &str, fetch: Fetch) -> String {
+pub(super) fn fetched(column: &str, fetch: Fetch) -> String {
     match fetch {
         Fetch::AsJson => format!("to_json({column})::text"),
         Fetch::Native | Fetch::JsonText => column.to_owned(),
@@ -250,7 +259,7 @@ fn array(cast: &Cast, parameter: usize) -> String {
     }
 }
 
-fn text() -> Cast {
+pub(super) fn text() -> Cast {
     Cast { name: "pg_catalog.text".to_owned(), is_enum: false }
 }
 

@@ -6,7 +6,8 @@ use crate::KeyType;
 use crate::catalog::{Relation, UniqueIndex};
 use crate::engine::Pools;
 use crate::key_type::{KeyColumn, Repertoire};
-use crate::table::{Column, Fetch, TableKind};
+use crate::table::{Column, Fetch, Filled, TableKind};
+use crate::write::kind::{StorageClass, ValueKind};
 
 /// The tables and views of the file.
 pub(crate) async fn relations(pools: &Pools<SqliteEngine>) -> Result<Vec<Relation>> {
@@ -71,7 +72,7 @@ async fn read_columns(
     // Hidden columns of virtual tables (1) are arguments, not values; generated
     // columns (2, 3) are values.
     let rows = sqlx::query(
-        "SELECT name, type, \"notnull\", pk FROM pragma_table_xinfo(?) WHERE hidden <> 1 ORDER BY cid",
+        "SELECT name, type, \"notnull\", pk, hidden FROM pragma_table_xinfo(?) WHERE hidden <> 1 ORDER BY cid",
     )
     .bind(relation.name.as_str())
     .fetch_all(connection)
@@ -87,6 +88,11 @@ async fn read_columns(
         relation.columns.push(Column {
             name,
             key: key_column(&type_name, is_strict),
+            kind: ValueKind::Class(StorageClass::of(&type_name)),
+            filled: match row.try_get::<i64, _>(4)? {
+                2 | 3 => Filled::Expression,
+                _ => Filled::Writer,
+            },
             type_name,
             fetch: Fetch::Native,
             is_nullable: row.try_get::<i64, _>(2)? == 0,

@@ -3,6 +3,7 @@
 mod catalog;
 mod packed;
 mod plan;
+mod write;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -14,27 +15,31 @@ use futures_util::TryStreamExt;
 use larder_core::{Error, ErrorKind, Result};
 use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteRow};
 use sqlx::{
-    Arguments, AssertSqlSafe, ConnectOptions, Connection, Decode, Row, Sqlite, SqliteConnection,
-    TypeInfo, ValueRef,
+    Arguments, AssertSqlSafe, ConnectOptions, Connection, Decode, Executor, Row, Sqlite,
+    SqliteConnection, TypeInfo, ValueRef,
 };
 
-use crate::engine::Engine;
+use crate::engine::{Access, Engine};
 use crate::json;
 use crate::key_type::KeyValue;
 use crate::plan::{Plan, Request};
 use crate::pool::Connector;
 use crate::sink::Sink;
+use crate::write::{Bound, Group, rows};
 use crate::{DatabaseOptions, Dialect, failure};
 
 pub(crate) use catalog::relations;
 pub(crate) use plan::{query_plan, table_plan};
+pub(crate) use write::declared_writes;
 
-/// Opens connections to a SQLite file, for reading only.
+/// Opens connections to a SQLite file, for reading or for writing.
 pub(crate) struct SqliteEngine {
     options: SqliteConnectOptions,
     path: PathBuf,
     label: String,
     statement_timeout: Duration,
+    writes: bool,
+    may_write: bool,
 }
 
 /// A connection and the moment at which its statement is to stop.
@@ -52,7 +57,7 @@ struct Deadline {
 }
 
 impl SqliteEngine {
-    pub(crate) fn new(url: &str, options: &DatabaseOptions) -> Result<Self> {
+    pub(crate) fn new(url: &str, options: &DatabaseOptions, access: Access) -> Result<Self> {
         let label = crate::url::redact(url);
         let wrong =
             |what: &'static str| Error::new(ErrorKind::Config, what).with("database", &label);
@@ -70,14 +75,19 @@ impl SqliteEngine {
             .map_err(|error| failure::of_connect(Dialect::Sqlite, &label, &error))?;
         let path = parsed.get_filename().to_owned();
         check_file(&path, &label)?;
+        let may_write = !["mode=ro", "immutable="].iter().any(|option| url.contains(option));
         let parsed = parsed
-            .read_only(true)
             .create_if_missing(false)
             .busy_timeout(options.statement_timeout)
             .row_buffer_size(ROW_BUFFER)
-            .pragma("query_only", "1")
             .disable_statement_logging();
-        Ok(Self { options: parsed, path, label, statement_timeout: options.statement_timeout })
+        let parsed = match access {
+            Access::Read => parsed.read_only(true).pragma("query_only", "1"),
+            Access::Write => parsed.read_only(!may_write),
+        };
+        let statement_timeout = options.statement_timeout;
+        let writes = access == Access::Write;
+        Ok(Self { options: parsed, path, label, statement_timeout, writes, may_write })
     }
 }
 
@@ -107,6 +117,11 @@ impl Connector for SqliteEngine {
 
     async fn connect(&self) -> Result<SqliteReader> {
         check_file(&self.path, &self.label)?;
+        if self.writes && !self.may_write {
+            return Err(Error::new(ErrorKind::Config, "the URL opens the file for reading only")
+                .with("database", &self.label)
+                .remedy("take mode=ro and immutable out of the URL, or declare no writes"));
+        }
         let failed = |error: sqlx::Error| failure::of_connect(Dialect::Sqlite, &self.label, &error);
         let mut connection = self.options.connect().await.map_err(failed)?;
         let deadline = Deadline::new();
@@ -119,6 +134,11 @@ impl Connector for SqliteEngine {
             .execute(&mut connection)
             .await
             .map_err(failed)?;
+        if self.writes {
+            // Beside a log readers do not wait for the writer. A file that cannot
+            // have one is written as it is.
+            let _ = connection.execute("PRAGMA journal_mode = WAL").await;
+        }
         Ok(SqliteReader { connection, deadline })
     }
 
@@ -152,6 +172,50 @@ impl Engine for SqliteEngine {
         }
         running.finish();
         Ok(())
+    }
+
+    const BEGIN: &'static str = "BEGIN IMMEDIATE";
+    const RETURNS_ROWS: bool = false;
+
+    fn statements(group: &Group<'_>) -> Vec<Bound> {
+        rows::statements::<write::Syntax>(group)
+    }
+
+    async fn execute(&self, writer: &mut SqliteReader, bound: &Bound) -> sqlx::Result<u64> {
+        let arguments = write::bind(bound).map_err(sqlx::Error::Encode)?;
+        let running = writer.deadline.start(self.statement_timeout);
+        let query = sqlx::query_with(AssertSqlSafe(bound.sql.as_str()), arguments);
+        let query = query.persistent(bound.is_kept).execute(&mut writer.connection);
+        let written = query.await?.rows_affected();
+        running.finish();
+        Ok(written)
+    }
+
+    async fn execute_plain(&self, writer: &mut SqliteReader, sql: &str) -> sqlx::Result<()> {
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut writer.connection).await.map(drop)
+    }
+
+    /// A trigger can change a row after SQLite has told it: rows are read behind
+    /// the write.
+    async fn returning(
+        &self,
+        writer: &mut SqliteReader,
+        bound: &Bound,
+        _: &Plan,
+        _: &mut Sink<'_>,
+    ) -> sqlx::Result<()> {
+        self.execute(writer, bound).await.map(drop)
+    }
+
+    async fn numbers(
+        &self,
+        writer: &mut SqliteReader,
+        bound: &Bound,
+    ) -> sqlx::Result<Option<(i64, i64)>> {
+        let arguments = write::bind(bound).map_err(sqlx::Error::Encode)?;
+        let query = sqlx::query_with(AssertSqlSafe(bound.sql.as_str()), arguments);
+        let row = query.fetch_optional(&mut writer.connection).await?;
+        row.map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).transpose()
     }
 
     async fn version(&self, reader: &mut SqliteReader) -> sqlx::Result<String> {

@@ -11,7 +11,7 @@ use crate::statement::{Template, infer};
 use crate::table::Fetch;
 use crate::{Dialect, KeyType, QueryOptions, Table, catalog, json, query};
 
-const DIALECT: Dialect = Dialect::Sqlite;
+pub(super) const DIALECT: Dialect = Dialect::Sqlite;
 /// One statement whose only parameter is a JSON array of the keys.
 pub(crate) fn table_plan(table: &Table, value_size_max: usize) -> Plan {
     let columns: Vec<String> =
@@ -84,6 +84,7 @@ pub(crate) async fn query_plan(
         pattern: options.pattern.clone(),
         parameters,
         shape,
+        members: names.iter().map(|name| (*name).to_owned()).collect(),
         prefixes: json::member_prefixes(names.iter().copied()),
         fetch: vec![Fetch::Native; names.len()],
         statement: Statement::Fixed(sql.into()),
@@ -113,7 +114,7 @@ async fn subquery_names(
 }
 
 /// What SQLite says of a statement before it runs.
-async fn prepare(pools: &Pools<SqliteEngine>, sql: &str) -> Result<SqliteStatement> {
+pub(super) async fn prepare(pools: &Pools<SqliteEngine>, sql: &str) -> Result<SqliteStatement> {
     let mut lease = pools.primary.acquire().await?;
     let (_, reader) = lease.parts();
     match reader.connection.prepare(AssertSqlSafe(sql).into_sql_str()).await {

@@ -31,19 +31,8 @@ impl Template {
     /// Cuts a SELECT at its parameters, which must be exactly those given.
     pub(crate) fn parse(dialect: Dialect, select: &str, parameters: &[String]) -> Result<Self> {
         let wrong = |what: &'static str| Error::new(ErrorKind::Config, what);
-        if select.len() > SELECT_SIZE_MAX {
-            return Err(wrong("the query is too long")
-                .with("bytes", select.len())
-                .with("limit", SELECT_SIZE_MAX)
-                .remedy("make it a view and select from that"));
-        }
-        let mut tokens = tokenize(dialect, select).map_err(|why| {
-            wrong("the query cannot be read").with("reason", why).remedy("close it")
-        })?;
-        while tokens.last().is_some_and(|token| token.is_symbol(";")) {
-            tokens.pop();
-        }
-        check_statement(&tokens)?;
+        let tokens = read(dialect, select, "query")?;
+        check_statement(&tokens, READ)?;
         let pieces = cut(select, &tokens, parameters)?;
         for (index, name) in parameters.iter().enumerate() {
             if !pieces.contains(&Piece::Parameter(index)) {
@@ -56,6 +45,22 @@ impl Template {
         }
         let has_limit = is_outermost(&tokens, &["LIMIT", "FETCH"]);
         Ok(Self { pieces, has_limit, has_order: is_outermost(&tokens, &["ORDER"]) })
+    }
+
+    /// Cuts a statement that writes at its parameters, and tells their names,
+    /// each once, in the order in which they first stand.
+    pub(crate) fn parse_write(dialect: Dialect, statement: &str) -> Result<(Self, Vec<String>)> {
+        let tokens = read(dialect, statement, "statement")?;
+        check_statement(&tokens, WRITE)?;
+        let mut names: Vec<String> = Vec::new();
+        for token in tokens.iter().filter(|token| token.kind == Kind::Parameter) {
+            let name = &token.text[1..];
+            if !names.iter().any(|known| known == name) {
+                names.push(name.to_owned());
+            }
+        }
+        let pieces = cut(statement, &tokens, &names)?;
+        Ok((Self { pieces, has_limit: false, has_order: false }, names))
     }
 
     /// The statement with each parameter written by `parameter`, which is called
@@ -81,20 +86,58 @@ impl Template {
     }
 }
 
-fn check_statement(tokens: &[Token<'_>]) -> Result<()> {
-    let wrong = |what: &'static str| Error::new(ErrorKind::Config, what);
+/// The tokens of one statement, without what ends it.
+fn read<'s>(dialect: Dialect, sql: &'s str, noun: &str) -> Result<Vec<Token<'s>>> {
+    let wrong = |what: String| Error::new(ErrorKind::Config, what);
+    if sql.len() > SELECT_SIZE_MAX {
+        return Err(wrong(format!("the {noun} is too long"))
+            .with("bytes", sql.len())
+            .with("limit", SELECT_SIZE_MAX)
+            .remedy("make it a view or a function of the database"));
+    }
+    let mut tokens = tokenize(dialect, sql).map_err(|why| {
+        wrong(format!("the {noun} cannot be read")).with("reason", why).remedy("close it")
+    })?;
+    while tokens.last().is_some_and(|token| token.is_symbol(";")) {
+        tokens.pop();
+    }
+    Ok(tokens)
+}
+
+/// What a kind of statement is called, and how it may start.
+#[derive(Clone, Copy)]
+struct Grammar {
+    noun: &'static str,
+    verbs: &'static [&'static str],
+    what: &'static str,
+}
+
+const READ: Grammar =
+    Grammar { noun: "query", verbs: &["SELECT", "WITH"], what: "SELECT, or WITH … SELECT" };
+const WRITE: Grammar = Grammar {
+    noun: "statement",
+    verbs: &["INSERT", "UPDATE", "DELETE", "REPLACE", "MERGE", "WITH"],
+    what: "INSERT, UPDATE or DELETE",
+};
+
+fn check_statement(tokens: &[Token<'_>], grammar: Grammar) -> Result<()> {
+    let noun = grammar.noun;
+    let wrong = |what: String| Error::new(ErrorKind::Config, what);
     let verb = tokens.iter().find(|token| !token.is_symbol("("));
     let Some(verb) = verb else {
-        return Err(wrong("the query is empty").remedy("write one SELECT"));
+        return Err(
+            wrong(format!("the {noun} is empty")).remedy(format!("write one {}", grammar.what))
+        );
     };
-    if !verb.is_word("SELECT") && !verb.is_word("WITH") {
-        return Err(wrong("the query is not a SELECT")
+    if !grammar.verbs.iter().any(|known| verb.is_word(known)) {
+        let kind = if noun == "query" { "SELECT" } else { grammar.what };
+        return Err(wrong(format!("the {noun} is not a {kind}"))
             .with("it starts with", verb.text)
-            .remedy("write one SELECT, or WITH … SELECT"));
+            .remedy(format!("write one {}", grammar.what)));
     }
     if tokens.iter().any(|token| token.is_symbol(";")) {
-        return Err(wrong("the query is more than one statement")
-            .remedy("write one SELECT, without `;` inside"));
+        return Err(wrong(format!("the {noun} is more than one statement"))
+            .remedy(format!("write one {}, without `;` inside", grammar.what)));
     }
     let mut depth = 0_i64;
     for token in tokens {
@@ -104,25 +147,27 @@ fn check_statement(tokens: &[Token<'_>]) -> Result<()> {
         }
         let is_ours = |name: String| name.eq_ignore_ascii_case(KEYS);
         if token.identifier().is_some_and(is_ours) {
-            return Err(wrong("the query uses a name that is Larder's own")
+            return Err(wrong(format!("the {noun} uses a name that is Larder's own"))
                 .with("name", KEYS)
                 .remedy("give it another name: this one stands for the keys of a batch"));
         }
         match token.kind {
             Kind::Placeholder => {
-                return Err(wrong("the query has a parameter without a name")
+                return Err(wrong(format!("the {noun} has a parameter without a name"))
                     .with("parameter", token.text)
                     .remedy("write it as :name, after the {name} of the key pattern"));
             }
             Kind::ExecutableComment => {
-                return Err(wrong("the query has a comment that MySQL executes")
+                return Err(wrong(format!("the {noun} has a comment that MySQL executes"))
                     .remedy("take the comment's marks away, or the comment"));
             }
             _ => {}
         }
     }
     if depth != 0 {
-        return Err(wrong("the parentheses of the query do not match").remedy("balance them"));
+        return Err(
+            wrong(format!("the parentheses of the {noun} do not match")).remedy("balance them")
+        );
     }
     Ok(())
 }

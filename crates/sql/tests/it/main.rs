@@ -8,3 +8,7 @@ mod postgres_types;
 mod sqlite;
 mod support;
 mod tls;
+mod write_faults;
+mod write_random;
+mod write_rules;
+mod writing;

@@ -1,8 +1,8 @@
 use larder_testkit::mysql::MySql;
 
 use crate::support::{
-    KeyCase, TypeCase, check_keys, check_types, connect, key_script, load, query, query_origin,
-    table_origin, type_script, values,
+    KeyCase, TypeCase, check_keys, check_puts, check_types, connect, key_script, load, query,
+    query_origin, table_origin, type_script, values,
 };
 
 const TYPES: &[TypeCase] = &[
@@ -186,6 +186,7 @@ async fn every_type_becomes_json_and_every_key_has_one_spelling() {
     let database = connect(&mysql.url("larder")).await;
     check_types(&database, TYPES).await;
     check_keys(&database, KEYS).await;
+    check_puts(&database, TYPES).await;
 
     mysql.execute(
         "SET sql_mode = ''; CREATE TABLE zero (id INT PRIMARY KEY, d DATE, dt DATETIME, ts TIMESTAMP NULL);

@@ -1,7 +1,7 @@
 use larder_testkit::postgres::Postgres;
 
 use crate::support::{
-    KeyCase, TypeCase, check_keys, check_types, connect, key_script, type_script,
+    KeyCase, TypeCase, check_keys, check_puts, check_types, connect, key_script, type_script,
 };
 
 const SETUP: &str = r#"
@@ -173,4 +173,5 @@ async fn every_type_becomes_json_and_every_key_has_one_spelling() {
     let database = connect(&postgres.url("postgres")).await;
     check_types(&database, TYPES).await;
     check_keys(&database, KEYS).await;
+    check_puts(&database, TYPES).await;
 }

@@ -8,8 +8,8 @@ use sqlx::{ConnectOptions, SqliteConnection};
 use tempfile::TempDir;
 
 use crate::support::{
-    KeyCase, TypeCase, assert_error, check_keys, check_types, connect, context, key_script, load,
-    load_many, options, query, query_origin, table_origin, type_script, values,
+    KeyCase, TypeCase, assert_error, check_keys, check_puts, check_types, connect, context,
+    key_script, load, load_many, options, query, query_origin, table_origin, type_script, values,
 };
 
 const TYPES: &[TypeCase] = &[
@@ -54,14 +54,14 @@ const KEYS: &[KeyCase] = &[
 ];
 
 /// A file with what the script makes.
-async fn file(script: &str) -> (TempDir, PathBuf) {
+pub(crate) async fn file(script: &str) -> (TempDir, PathBuf) {
     let directory = TempDir::new().expect("a temporary directory can be made");
     let path = directory.path().join("shop.db");
     write(&path, script).await;
     (directory, path)
 }
 
-async fn write(path: &std::path::Path, script: &str) {
+pub(crate) async fn write(path: &std::path::Path, script: &str) {
     let mut connection = writer(path).await;
     sqlx::raw_sql(sqlx::AssertSqlSafe(script)).execute(&mut connection).await.expect(script);
 }
@@ -78,7 +78,9 @@ async fn open(path: &std::path::Path) -> Database {
 #[tokio::test]
 async fn every_storage_class_becomes_json() {
     let (_directory, path) = file(&type_script(TYPES)).await;
-    check_types(&open(&path).await, TYPES).await;
+    let database = open(&path).await;
+    check_types(&database, TYPES).await;
+    check_puts(&database, TYPES).await;
 }
 
 #[tokio::test]

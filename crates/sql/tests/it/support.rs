@@ -2,9 +2,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use larder_core::{
-    Error, Key, LoadCause, LoadContext, Loaded, Moment, Origin, Outcome, Result, Value,
+    Action, Error, Key, LoadCause, LoadContext, Loaded, Moment, Origin, Outcome, Result, Value,
+    Write, Written,
 };
-use larder_sql::{Database, DatabaseOptions, QueryOptions, SqlOrigin, Table};
+use larder_sql::{Database, DatabaseOptions, QueryOptions, SqlOrigin, Table, WriteOptions};
 
 /// A type, a literal of it and the JSON that it becomes.
 pub(crate) type TypeCase = (&'static str, &'static str, &'static str);
@@ -139,6 +140,93 @@ pub(crate) async fn check_types(database: &Database, cases: &[TypeCase]) {
         );
         let lists = [Some(format!("[{row}]")), Some(format!("[{null}]")), Some("[]".to_owned())];
         check("list", load_many(&by_list, &keys).await, lists);
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The origin of a table that also writes.
+pub(crate) async fn writer(database: &Database, name: &str, options: &WriteOptions) -> SqlOrigin {
+    let table = table(database, name).await;
+    database.writing_table_origin(&table, options).expect("the table can be written")
+}
+
+pub(crate) fn put(key: &str, value: &str) -> Write<Key, Bytes> {
+    Write::new(Key::new(key), Action::Put(Bytes::copy_from_slice(value.as_bytes())))
+}
+
+pub(crate) fn patch(key: &str, value: &str) -> Write<Key, Bytes> {
+    Write::new(Key::new(key), Action::Patch(Bytes::copy_from_slice(value.as_bytes())))
+}
+
+pub(crate) fn remove(key: &str) -> Write<Key, Bytes> {
+    Write::new(Key::new(key), Action::Remove)
+}
+
+pub(crate) fn add(key: &str, field: &str, by: &str) -> Write<Key, Bytes> {
+    let by = by.parse().expect("it is a number");
+    Write::new(Key::new(key), Action::Add { field: field.into(), by })
+}
+
+/// What the key has now, of a write that was done.
+pub(crate) fn now(written: &Written<Bytes>) -> Option<&str> {
+    match written {
+        Written::Done { now: Some(Value::Present(row)), .. } => {
+            Some(std::str::from_utf8(row).expect("JSON is UTF-8"))
+        }
+        Written::Done { now: Some(Value::Absent), .. } => None,
+        other => panic!("the write was not done, or nothing is known of the row: {other:?}"),
+    }
+}
+
+/// Each row of [`type_script`] can be put back under another key, is told as it
+/// was read, and reads the same.
+pub(crate) async fn check_puts(database: &Database, cases: &[TypeCase]) {
+    let introspection = database.introspect().await.expect("the catalog can be read");
+    let mut wrong = Vec::new();
+    for (index, (sql_type, literal, _)) in cases.iter().enumerate() {
+        let name = format!("type_{index}");
+        let table = introspection.tables.iter().find(|table| table.name == name);
+        let table = table.unwrap_or_else(|| panic!("{name} is served"));
+        let origin = database.writing_table_origin(table, &WriteOptions::new());
+        let origin = origin.expect("the table can be written");
+        for (from, to) in [(1, 11), (2, 12)] {
+            let read = load(&origin, &format!("{name}:{from}")).await.expect("it loads");
+            let row = read.expect("it is there").replacen(
+                &format!("\"id\":{from}"),
+                &format!("\"id\":{to}"),
+                1,
+            );
+            // Twice: a row that is there is replaced.
+            for _ in 0..2 {
+                let key = format!("{name}:{to}");
+                let written = match origin.write(&put(&key, &row)).await {
+                    Ok(written) => written,
+                    Err(error) => {
+                        wrong.push(format!("{sql_type} {literal} is not put: {error}"));
+                        continue;
+                    }
+                };
+                let again = load(&origin, &key).await.expect("it loads");
+                // White space around a JSON document is not kept.
+                let expected = row.replace(": {", ":{").replace("\":  ", "\": ");
+                let plain = |text: &str| {
+                    text.replace(":  {", ":{")
+                        .replace(": {", ":{")
+                        .replace("} }", "}}")
+                        .replace("\":  ", "\": ")
+                };
+                let told = now(&written).map(plain);
+                let again = again.as_deref().map(plain);
+                let expected = plain(&expected);
+                if told.as_deref() != Some(expected.as_str())
+                    || again.as_deref() != Some(expected.as_str())
+                {
+                    wrong.push(format!(
+                        "{sql_type} {literal}: put {expected}, told {told:?}, read {again:?}"
+                    ));
+                }
+            }
+        }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

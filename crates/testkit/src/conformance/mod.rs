@@ -3,7 +3,9 @@
 //! One line in an adapter's tests runs the whole suite against it:
 //! [`store_conformance!`](crate::store_conformance) for a
 //! [`larder_core::Store`], [`origin_conformance!`](crate::origin_conformance)
-//! for a [`larder_core::Origin`], [`lease_conformance!`](crate::lease_conformance)
+//! for a [`larder_core::Origin`],
+//! [`origin_writing_conformance!`](crate::origin_writing_conformance) for one that
+//! takes writes, [`lease_conformance!`](crate::lease_conformance)
 //! for a [`larder_core::Lease`], [`bus_conformance!`](crate::bus_conformance) for a
 //! [`larder_core::Bus`], [`journal_conformance!`](crate::journal_conformance) for a
 //! [`larder_core::Journal`].
@@ -14,6 +16,7 @@ mod kept;
 pub mod lease;
 pub mod origin;
 pub mod store;
+pub mod writes;
 
 use std::future::Future;
 

@@ -15,6 +15,6 @@ mod table;
 pub use bus::{FaultyBus, FaultySubscription, PublishFault};
 pub use gate::Gate;
 pub use lease::FaultyLease;
-pub use origin::{Answer, Call, FaultyOrigin};
+pub use origin::{Answer, Call, FaultyOrigin, WriteFault};
 pub use store::{FaultyStore, StoreFault};
 pub use table::{FaultyTable, Row, WriteAnswer};

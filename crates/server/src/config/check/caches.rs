@@ -4,7 +4,7 @@ use larder::DependencyGraph;
 use larder_core::KeyPattern;
 use larder_sql::{Dialect, QueryOptions};
 
-use super::{Checker, KeyShape};
+use super::{Checker, KeyShape, writes};
 use crate::config::template::Template;
 use crate::config::{CacheOptions, PolicyOptions, policy, suggest};
 
@@ -21,6 +21,8 @@ pub(super) fn check(checker: &mut Checker<'_>) {
         source(checker, cache_name, cache);
         origin(checker, cache_name, cache);
         let pattern = key(checker, cache_name, cache);
+        let dialects = dialects(checker, cache);
+        writes::check(checker, cache_name, cache, pattern.as_ref(), &dialects);
         tags(checker, cache_name, cache);
         depends_on(checker, cache_name, cache);
         ttl_by_age(checker, cache_name, cache);
@@ -133,6 +135,19 @@ fn key(checker: &mut Checker<'_>, name: &str, cache: &CacheOptions) -> Option<Ke
     Some(pattern)
 }
 
+/// The kinds of database that it can be: where that is not known, what one kind
+/// accepts will do.
+fn dialects(checker: &Checker<'_>, cache: &CacheOptions) -> Vec<Dialect> {
+    let origins = &checker.parsed.config.origins;
+    let origin =
+        cache.origin.as_ref().map_or_else(|| origins.values().next(), |it| origins.get(it));
+    let url = origin.and_then(|origin| origin.url.as_deref());
+    match url.and_then(Dialect::of_url) {
+        Some(dialect) => vec![dialect],
+        None => vec![Dialect::Postgres, Dialect::MySql, Dialect::Sqlite],
+    }
+}
+
 /// The query is one SELECT with the parameters of the key.
 fn query_rules(
     checker: &mut Checker<'_>,
@@ -141,15 +156,7 @@ fn query_rules(
     query: &str,
     pattern: &KeyPattern,
 ) {
-    // Where the kind of database is not known, what one kind accepts will do.
-    let origins = &checker.parsed.config.origins;
-    let origin =
-        cache.origin.as_ref().map_or_else(|| origins.values().next(), |it| origins.get(it));
-    let url = origin.and_then(|origin| origin.url.as_deref());
-    let dialects = match url.and_then(Dialect::of_url) {
-        Some(dialect) => vec![dialect],
-        None => vec![Dialect::Postgres, Dialect::MySql, Dialect::Sqlite],
-    };
+    let dialects = dialects(checker, cache);
     let options = QueryOptions::new(pattern.clone(), query);
     let mut errors = Vec::new();
     for dialect in dialects {

@@ -8,9 +8,11 @@ mod origins;
 mod sentinel;
 mod server;
 mod shared_tiers;
+mod writes;
 
 pub use keys::KeyShape;
 pub use server::is_protected;
+pub(crate) use writes::statement_path;
 
 use std::ops::Range;
 

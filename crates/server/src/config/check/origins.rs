@@ -76,6 +76,7 @@ fn limits(checker: &mut Checker<'_>, name: &str, origin: &OriginOptions) {
         }
     };
     range("pool_size", origin.pool_size.into(), 1000, "8");
+    range("write_pool_size", origin.write_pool_size.into(), 1000, "8");
     if let Some(loads) = origin.max_concurrent_loads {
         range("max_concurrent_loads", loads.into(), 100_000, "pool_size, the default,");
     }

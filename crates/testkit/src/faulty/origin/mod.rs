@@ -1,13 +1,18 @@
+mod writes;
+
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use larder_core::{
-    Error, ErrorKind, LoadCause, LoadContext, Loaded, ManualClock, Origin, Result, Version,
+    BatchError, Error, ErrorKind, LaneMark, LoadCause, LoadContext, Loaded, ManualClock, Origin,
+    Result, Version, Write, WriteAbilities, Written,
 };
 
 use super::Gate;
+use writes::Marks;
+pub use writes::WriteFault;
 
 /// An origin with a table of rows as its truth and a script of what goes wrong.
 /// Clones share both, so a test keeps one and gives the other to the cache.
@@ -39,7 +44,11 @@ struct Inner<K, V> {
 #[derive(Debug)]
 struct State<K, V> {
     rows: HashMap<K, V>,
+    takes_writes: bool,
+    versions: HashMap<K, Version>,
+    marks: Marks,
     script: VecDeque<Answer<V>>,
+    write_script: VecDeque<WriteFault>,
     calls: Vec<Call<K>>,
     running: usize,
     running_most: usize,
@@ -115,7 +124,11 @@ where
         Self(Arc::new(Inner {
             state: Mutex::new(State {
                 rows: HashMap::new(),
+                takes_writes: false,
+                versions: HashMap::new(),
+                marks: Marks::new(),
                 script: VecDeque::new(),
+                write_script: VecDeque::new(),
                 calls: Vec::new(),
                 running: 0,
                 running_most: 0,
@@ -283,6 +296,32 @@ where
     async fn remove(&self, key: &K) -> Result<()> {
         self.delete(key);
         Ok(())
+    }
+
+    fn write_abilities(&self) -> WriteAbilities {
+        self.abilities()
+    }
+
+    async fn write(&self, write: &Write<K, V>) -> Result<Written<V>> {
+        let written = self.transaction(std::slice::from_ref(write), None);
+        let mut written = written.map_err(|failed| failed.error)?;
+        Ok(written.pop().expect("one answer for the one write"))
+    }
+
+    async fn write_all(
+        &self,
+        writes: &[Write<K, V>],
+        mark: Option<&LaneMark>,
+    ) -> Result<Vec<Written<V>>, BatchError> {
+        self.transaction(writes, mark)
+    }
+
+    async fn applied(&self, journal: &str, lane: u16) -> Result<Option<LaneMark>> {
+        Ok(self.state().marks.get(&(journal.to_owned(), lane)).cloned())
+    }
+
+    async fn validator(&self, key: &K) -> Result<Option<Version>> {
+        Ok(self.version(key))
     }
 }
 
