@@ -130,9 +130,11 @@ impl Dependencies {
 
     /// Hears from a fleet what is announced under the names of others. The caches that
     /// join do this by themselves; it is for a process whose own caches come later.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] if a cache has joined that is not in this fleet.
     pub fn follow(&self, fleet: &Fleet) -> Result<()> {
-        self.0.agree(Some(fleet))?;
-        Ok(())
+        self.0.agree(Some(fleet))
     }
 
     /// The node of a cache that is about to join with this fleet.
