@@ -130,9 +130,11 @@ impl Dependencies {
 
     /// Hears from a fleet what is announced under the names of others. The caches that
     /// join do this by themselves; it is for a process whose own caches come later.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] if a cache has joined that is not in this fleet.
     pub fn follow(&self, fleet: &Fleet) -> Result<()> {
-        self.0.agree(Some(fleet))?;
-        Ok(())
+        self.0.agree(Some(fleet))
     }
 
     /// The node of a cache that is about to join with this fleet.
@@ -181,15 +183,15 @@ pub(crate) struct Following {
 }
 
 impl Following {
-    /// Touches it, and waits until the stores know. With the version of the change if
-    /// other nodes hear of it.
-    pub(crate) async fn finish(mut self, version: Option<Version>) {
+    /// Touches it, and waits until the stores know. With the version of the change in a
+    /// fleet; if it was announced under that, it will be heard back.
+    pub(crate) async fn finish(mut self, version: Option<Version>, is_announced: bool) {
         let group = Arc::clone(&self.group.0);
         let steps = self.cascade.as_ref().map_or(&[][..], Cascade::steps);
         let members: Vec<_> = steps.iter().flat_map(|step| group.members_of(step.node())).collect();
         join_all(members.iter().map(|member| Arc::clone(member).prepare())).await;
         let Some(cascade) = self.cascade.take() else { return };
-        if let Some(version) = version {
+        if let Some(version) = version.filter(|_| is_announced) {
             group.note_own(version);
         }
         group.touch(&cascade, self.verb, version);

@@ -34,11 +34,17 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         self.dependence.as_ref()?.of_mark(tag, verb)
     }
 
-    /// Touches what is to be touched by a change that has this version in a fleet.
-    pub(super) async fn finish(&self, following: Option<Following>, version: Version) {
+    /// Touches what is to be touched by a change that has this version in a fleet. One
+    /// that could not be announced has a number that another change may get.
+    pub(super) async fn finish(
+        &self,
+        following: Option<Following>,
+        version: Version,
+        is_announced: bool,
+    ) {
         if let Some(following) = following {
             let version = self.seat.is_some().then_some(version);
-            Box::pin(following.finish(version)).await;
+            Box::pin(following.finish(version, is_announced)).await;
         }
     }
 

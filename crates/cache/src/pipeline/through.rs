@@ -143,7 +143,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         keys.iter().for_each(|key| {
             self.flights.release(key, hold);
         });
-        self.finish(following, version).await;
+        self.finish(following, version, outcome.is_ok()).await;
         outcome
     }
 

@@ -30,6 +30,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         };
         let following = self.follow_keys([key], Verb::Remove);
         self.meet_stores().await;
+        let is_announced = announced.as_ref().is_some_and(|announced| announced.outcome.is_ok());
         let (numbered, at, outcome) = match announced {
             Some(Announced { version, outcome: Ok(()) }) => (Some(version), version, Ok(())),
             // What could not be announced has no number that nobody else may have. It is
@@ -45,12 +46,11 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
                 outcome.map(|()| version)
             }
             Err(error) => {
-                let is_announced = self.seat.is_some() && outcome.is_ok();
                 self.tell_stores(key, at, Verb::Remove, is_announced).await;
                 Err(error)
             }
         };
-        self.finish(following, at).await;
+        self.finish(following, at, is_announced).await;
         put
     }
 
@@ -186,8 +186,9 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             }
             None => return Ok(()),
         };
-        self.tell_stores(key, at, verb, self.seat.is_some() && outcome.is_ok()).await;
-        self.finish(following, at).await;
+        let is_announced = self.seat.is_some() && outcome.is_ok();
+        self.tell_stores(key, at, verb, is_announced).await;
+        self.finish(following, at, is_announced).await;
         outcome
     }
 
@@ -339,8 +340,9 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         let mark = Mark { tag: tag.cloned(), verb, version };
         self.raise_in_memory(&mark);
         self.meet_stores().await;
-        self.mark_stores(&mark, self.seat.is_some() && outcome.is_ok()).await;
-        self.finish(following, version).await;
+        let is_announced = self.seat.is_some() && outcome.is_ok();
+        self.mark_stores(&mark, is_announced).await;
+        self.finish(following, version, is_announced).await;
         outcome.map(|()| version)
     }
 

@@ -1,5 +1,6 @@
 //! A cascade over a hundred services of ten caches each, with cycles, and what a
 //! change costs that touches nothing.
+#![allow(clippy::print_stdout, reason = "figures of the benchmarks page come from here")]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

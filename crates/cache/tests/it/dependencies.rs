@@ -10,7 +10,7 @@ use larder::{
     Touch, Version, WriteAbilities,
 };
 use larder_core::{Announcement, Change, Key, Verb};
-use larder_testkit::faulty::{FaultyBus, FaultyStore};
+use larder_testkit::faulty::{FaultyBus, FaultyStore, PublishFault};
 
 use crate::support::*;
 
@@ -430,4 +430,24 @@ fn fewer_entries_are_touched_where_a_tag_tells_of_the_key() {
     assert_eq!(graph.describe(&cascade.steps()[0]), "artist: key artist:miles");
     let cascade = graph.cascade("album", &[Touch::Key("album:miles:So What")]);
     assert_eq!(graph.describe(&cascade.steps()[0]), "artist: key artist:miles");
+}
+
+#[tokio::test]
+async fn a_change_that_could_not_be_announced_hides_no_other() {
+    let bus = FaultyBus::new();
+    let mine = bus.join();
+    let options = FleetOptions::default().staleness_bound(Duration::from_secs(5));
+    let fleet = Fleet::join(Arc::new(mine.clone()), options).await.expect("it joins");
+    let shop = open(group(shop()), Some(&fleet), None);
+    mine.script([PublishFault::Refused; 200]);
+    let refused = shop.customers.remove(&18).await;
+    assert!(refused.is_err(), "the bus refuses it");
+    assert_eq!(shop.dependencies.statistics().cascades, 1, "it is followed here");
+    shop.orders.get_or_load(&170).await.expect("it loads");
+    // The next number on the bus is that of another change.
+    let change = Change::Keys(vec![Key::new("17")]);
+    let announcement = Announcement { cache: "customer".into(), change, verb: Verb::Remove };
+    Bus::publish(&bus, &announcement, Version::ZERO).await.expect("announced");
+    until(|| shop.orders.get_memory(&170).is_none()).await;
+    until(|| shop.dependencies.statistics().cascades == 2).await;
 }
