@@ -315,6 +315,54 @@ mod tests {
         assert_eq!(get(&memory, b"k"), None);
     }
 
+    /// Two servers that own half of the slots each, and are heard.
+    fn of_two() -> Memory {
+        let keyspace = Arc::new(Keyspace::new(KeyspaceOptions::default()));
+        let memory = Memory::new(keyspace, true, 100, &[]);
+        memory.validity.watch(vec![0, 1]);
+        memory.validity.assign(8192..16_384, 1);
+        for node in [0, 1] {
+            memory.validity.prolong(node, NOW, NOW + Duration::from_secs(1));
+        }
+        memory
+    }
+
+    #[test]
+    fn of_a_cluster_values_hold_by_server_and_absence_by_all() {
+        // Slots 3300 and 15495.
+        let (first, second) = (&b"b"[..], &b"a"[..]);
+        let changes: [(fn(&Memory), [bool; 2]); 4] = [
+            (|_| (), [true, true]),
+            (|memory| memory.suspend(1), [true, false]),
+            (|memory| memory.validity.watch(vec![0, 1, 2]), [true, false]),
+            (|memory| drop(memory.validity.assign(3300..3301, 1)), [false, true]),
+        ];
+        for (place, (change, expected)) in changes.into_iter().enumerate() {
+            let memory = of_two();
+            for (key, value) in [(first, Some(&b"1"[..])), (second, None)] {
+                let token = memory.token(key, NOW).expect("it holds");
+                assert_eq!(fill(&memory, key, value, token), Fill::Kept);
+            }
+            change(&memory);
+            // What is suspended is heard again, and begins anew.
+            for node in [0, 1] {
+                memory.validity.prolong(node, NOW, NOW + Duration::from_secs(1));
+            }
+            let held = [first, second].map(|key| get(&memory, key).is_some());
+            assert_eq!(held, expected, "change {place}");
+        }
+    }
+
+    #[test]
+    fn a_value_of_the_old_owner_is_not_kept() {
+        let memory = of_two();
+        let token = memory.token(b"b", NOW).expect("it holds");
+        assert_eq!(token.node(), 0);
+        memory.validity.assign(3300..3301, 1);
+        assert_eq!(fill(&memory, b"b", Some(b"old"), token), Fill::Crossed);
+        assert_eq!(memory.token(b"b", NOW).map(Token::node), Some(1));
+    }
+
     #[test]
     fn some_keys_are_never_kept() {
         let (memory, _) = memory();

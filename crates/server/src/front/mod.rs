@@ -136,8 +136,8 @@ async fn says_cluster(upstream: &Upstream, wire: &mut Wire) -> Result<bool> {
     };
     match told {
         Ok(_) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::Unsupported => Ok(false),
-        Err(error) => Err(error),
+        Err(error) if error.kind() == ErrorKind::Unavailable => Err(error),
+        Err(_) => Ok(false),
     }
 }
 

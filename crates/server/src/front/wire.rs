@@ -28,6 +28,20 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// How errors begin that pass by themselves.
 const TRANSIENT: [&str; 4] = ["LOADING", "BUSY", "MASTERDOWN", "ERR max number of clients"];
 
+/// How errors begin of servers that are something else than was said, and what to
+/// say instead.
+const MISTAKEN: [(&str, &str); 3] = [
+    ("ERR No such master", "set sentinel_service to the name in `sentinel monitor`"),
+    (
+        "ERR unknown command 'SENTINEL'",
+        "name the sentinels, whose port is often 26379, or leave the topology out",
+    ),
+    (
+        "ERR This instance has cluster support disabled",
+        "name a server of a cluster, or leave the topology out",
+    ),
+];
+
 /// A peer that is gone without a word is noticed after about this long.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
@@ -209,6 +223,8 @@ impl Upstream {
             (ErrorKind::Unsupported, "give the user this right with ACL SETUSER")
         } else if TRANSIENT.iter().any(|beginning| said.starts_with(beginning)) {
             (ErrorKind::Unavailable, "wait until Redis has started, or has room for clients")
+        } else if let Some((_, remedy)) = MISTAKEN.iter().find(|(it, _)| said.starts_with(it)) {
+            (ErrorKind::Config, *remedy)
         } else {
             (ErrorKind::Unsupported, "use Redis 6 or later, and allow this command")
         };

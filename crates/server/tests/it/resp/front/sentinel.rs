@@ -81,7 +81,17 @@ fn a_failover_is_followed() {
 fn mistakes_are_told_before_it_begins() {
     let redis = Sentinel::launch(&RedisOptions::with_password(PASSWORD));
     let unknown = found(&options(&redis, "nobody", PASSWORD)).expect_err("there is none");
-    assert!(unknown.contains("No such master"), "{unknown}");
+    assert!(
+        unknown.contains("No such master") && unknown.contains("sentinel_service"),
+        "{unknown}"
+    );
+    let mut none = options(&redis, SENTINEL_NAME, PASSWORD);
+    if let FrontTopology::Sentinel { sentinels, .. } = &mut none.topology {
+        let primary = redis.primary().address();
+        *sentinels = vec![(primary.ip().to_string(), primary.port())];
+    }
+    let none = found(&none).expect_err("it is no sentinel");
+    assert!(none.contains("name the sentinels"), "{none}");
     let wrong = found(&options(&redis, SENTINEL_NAME, "hunter3")).expect_err("it is wrong");
     assert!(wrong.contains("WRONGPASS") && !wrong.contains("hunter3"), "{wrong}");
     let mut wrong = options(&redis, SENTINEL_NAME, PASSWORD);

@@ -92,6 +92,9 @@ fn one_of_the_addresses_is_enough() {
     options.others = vec![(live.ip().to_string(), live.port())];
     let refused = found(&options).expect_err("it is no cluster");
     assert!(refused.contains("no cluster"), "{refused}");
+    options.topology = FrontTopology::Cluster;
+    let refused = found(&options).expect_err("it is no cluster");
+    assert!(refused.contains("name a server of a cluster"), "{refused}");
 }
 
 #[test]
