@@ -39,6 +39,7 @@
 //! | write through to the origin | [`Cache::write`], [`Cache::write_all`] |
 //! | invalidate a key | [`Cache::remove`], [`Cache::expire`] |
 //! | invalidate many | [`Cache::remove_tag`], [`Cache::expire_tag`], [`Cache::clear`] |
+//! | invalidate anything, at once or gradually | [`Cache::invalidate`] |
 //! | agree with other processes | [`Fleet::join`], [`CacheBuilder::fleet`] |
 //! | know what happens | [`Cache::statistics`], [`Cache::events`], [`Cache::inspect`] |
 
@@ -49,6 +50,7 @@ mod fleet;
 mod flight;
 mod hit;
 mod inspection;
+mod invalidation;
 mod lower;
 mod maintenance;
 mod origin;
@@ -66,6 +68,7 @@ pub use engine::{CacheKey, CacheValue};
 pub use fleet::{Fleet, FleetOptions, FleetStatistics};
 pub use hit::{Freshness, Hit, StaleReason, Tier};
 pub use inspection::Inspection;
+pub use invalidation::Invalidation;
 pub use larder_core::{
     Action, BatchError, BoxError, Bus, BytesCodec, Class, Clock, Codec, Decimal, DynBus, DynLease,
     DynOrigin, DynStore, Entry, Error, ErrorKind, Expected, HeapSize, JsonCodec, Key, KeyBuilder,

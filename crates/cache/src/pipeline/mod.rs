@@ -13,10 +13,12 @@
 //! | degrade: stale within its cap, the fallback, an error | `read::Engine::degrade` |
 //! | what other nodes have invalidated | `hear` |
 //! | put, expire, remove: fence, version, memory | `write` |
+//! | many things at once, and gradually | `gradual` |
 //! | write to the origin: hold, commit, tell | `through` |
 
 mod batch;
 mod departure;
+mod gradual;
 mod hear;
 mod land;
 mod lease;

@@ -111,7 +111,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         // What memory had was put there while the store did not know of it yet.
         let is_overtaken =
             flight.held.as_ref().is_some_and(|held| held.entry().version > entry.version);
-        if !class.may_leave_process() || is_overtaken || self.is_invalidated(&entry) {
+        if !class.may_leave_process() || is_overtaken || self.is_invalidated(&flight.key, &entry) {
             return false;
         }
         let (mut limits, due_at) =
@@ -162,7 +162,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         for Fill { held, key, fresh_until, stale_until } in &fills {
             let entry = held.entry();
             let class = entry.class.max(self.policy.load().class);
-            let may_be_there = class.may_leave_process() && !self.is_invalidated(entry);
+            let may_be_there = class.may_leave_process() && !self.is_invalidated(key, entry);
             let stored = may_be_there.then(|| lower.stored(entry, *fresh_until, *stale_until, now));
             match stored {
                 Some(Ok(stored)) => entries.push(((lower.encode)(key), stored)),
