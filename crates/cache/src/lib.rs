@@ -46,6 +46,7 @@
 mod builder;
 mod cache;
 mod engine;
+pub mod event_rules;
 mod fleet;
 mod flight;
 mod hit;
@@ -58,6 +59,7 @@ mod pipeline;
 mod policy;
 mod request;
 mod runtime;
+pub mod schedule;
 mod stamp;
 mod sync;
 mod telemetry;
@@ -105,4 +107,6 @@ mod guide {
     struct Tiers;
     #[doc = include_str!("../../../docs/guide/many-nodes.md")]
     struct ManyNodes;
+    #[doc = include_str!("../../../docs/guide/invalidation.md")]
+    struct Invalidation;
 }

@@ -67,6 +67,9 @@ const SECTIONS: &[(&str, &str, &str)] = &[
     ("[caches.NAME]", "CacheOptions", CACHES),
     ("[caches.NAME.ttl_by_age]", "TtlByAgeOptions", ""),
     ("rules of ttl_by_age", "AgeRule", ""),
+    ("[events]", "EventSourceOptions", ""),
+    ("[[on]]", "EventRuleOptions", ""),
+    ("[[schedule]]", "ScheduleOptions", ""),
 ];
 
 const MEMORY: &str = "\

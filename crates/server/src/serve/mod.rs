@@ -25,6 +25,8 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
+use larder::event_rules::EventRules;
+use larder::schedule::CalendarStatistics;
 use larder_disk::DiskTier;
 
 pub use connect::{Connected, OpenOrigin};
@@ -37,6 +39,7 @@ pub use surroundings::check_surroundings;
 
 use crate::admin;
 use crate::config::{Config, Diagnostic, Diagnostics, Settings};
+use crate::events;
 use crate::keyspace::{Keyspace, KeyspaceOptions};
 use crate::registry::Registry;
 use crate::resp::{Door, DoorOptions, Monitor};
@@ -50,6 +53,10 @@ pub struct Server {
     pub started_with: Config,
     /// The caches.
     pub registry: Arc<Registry>,
+    /// What events invalidate.
+    pub events: EventRules,
+    /// What the schedules have done, if there are any.
+    pub schedules: Option<Box<dyn Fn() -> CalendarStatistics + Send + Sync>>,
     /// The keys of no cache.
     pub keyspace: Arc<Keyspace>,
     /// The databases.
@@ -95,6 +102,10 @@ impl Server {
                     tracing::warn!("{}", warning.one_line());
                 }
                 reload::apply(&self.started_with, &old, &new, &self.registry).await;
+                match events::rules_of(&new) {
+                    Ok(rules) => self.events.set_rules(rules),
+                    Err(error) => tracing::error!("the rules of [[on]] stay as they were: {error}"),
+                }
                 self.settings.store(Arc::new(new));
                 self.reloads.note_success();
             }
@@ -155,7 +166,12 @@ async fn start(settings: Settings) -> Result<(Door, Arc<Server>, admin::Listener
     let tiers = build::Tiers { disk: disk.as_ref(), shared: shared_tiers.as_ref() };
     let registry =
         build::build(&settings, &connected, &plan, &division, tiers).await.map_err(Diagnostics)?;
-    let registry = Arc::new(registry);
+    let targets = || events::ServedCaches::new(registry.served());
+    let event_rules = events::rules(&settings, targets(), shared_tiers.as_ref())
+        .map_err(|error| from_error(&error))?;
+    let calendar = events::calendar(&settings, targets(), disk.as_ref(), shared_tiers.as_ref())
+        .map_err(|error| from_error(&error))?;
+    let registry = Arc::new(registry.with_events(event_rules.clone()));
     let keyspace = Arc::new(Keyspace::new(KeyspaceOptions {
         memory_limit: usize::try_from(division.plain_keys).ok(),
         ..KeyspaceOptions::default()
@@ -171,6 +187,8 @@ async fn start(settings: Settings) -> Result<(Door, Arc<Server>, admin::Listener
         started_with: settings.config.clone(),
         settings: ArcSwap::from_pointee(settings),
         registry,
+        schedules: calendar.as_ref().map(|calendar| Box::new(calendar.watch()) as _),
+        events: event_rules,
         keyspace,
         connected,
         skipped: plan.skipped,
@@ -187,6 +205,10 @@ async fn start(settings: Settings) -> Result<(Door, Arc<Server>, admin::Listener
         draining: AtomicBool::new(false),
     });
     admin.serve(Arc::clone(&server));
+    if let Some(calendar) = calendar {
+        tokio::spawn(calendar.run());
+    }
+    events::listen(&server);
     Ok((door, server, admin))
 }
 

@@ -7,6 +7,7 @@ mod config;
 mod demo;
 mod disk;
 mod doctor;
+mod events;
 mod fleet;
 mod front;
 mod leases;
