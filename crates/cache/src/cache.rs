@@ -278,9 +278,17 @@ impl<K: CacheKey, V: CacheValue> Cache<K, V> {
     /// ```
     /// # use std::time::Duration;
     /// # use larder::{Cache, Invalidation, Policy, Result};
+    /// # use larder::{LoadContext, Loaded, Origin};
+    /// # struct Exchange;
+    /// # impl Origin<String, f64> for Exchange {
+    /// #     async fn load(&self, _: &String, _: &LoadContext) -> Result<Loaded<f64>> {
+    /// #         Ok(Loaded::value(12.5))
+    /// #     }
+    /// # }
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<()> {
     /// let window = Duration::from_secs(30);
     /// let quotes = Cache::<String, f64>::builder("quote")
+    ///     .origin(Exchange)
     ///     .policy(Policy::ttl(Duration::from_secs(300)).stale_while_revalidate(window))
     ///     .build()?;
     /// quotes.put(&"ACME".to_owned(), 12.5).tags(["nyse"]).await?;

@@ -176,6 +176,11 @@ impl<K: Hash + Eq> Graduals<K> {
         version.get() < self.newest.load(Ordering::Acquire)
     }
 
+    /// When the first of them is over.
+    pub(crate) fn first_end(&self) -> Moment {
+        self.table.lock().first_end
+    }
+
     /// Has every change whose window is over take effect as any other, and forgets
     /// it. `settle` is called under a lock.
     pub(crate) fn settle(&self, now: Moment, mut settle: impl FnMut(Scope<&K>, Gradual)) {

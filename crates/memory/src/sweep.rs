@@ -66,7 +66,7 @@ where
         if walking || self.tags().wants_tidying() {
             now
         } else {
-            self.roster.next_moment().max(now)
+            self.roster.next_moment().min(self.graduals_end()).max(now)
         }
     }
 

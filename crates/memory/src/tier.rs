@@ -289,6 +289,11 @@ where
         (was_fresh && now < until).then_some(until)
     }
 
+    /// When the first gradual change is over.
+    pub(crate) fn graduals_end(&self) -> Moment {
+        self.graduals.first_end()
+    }
+
     /// Has gradual changes whose window is over take effect as any other.
     pub(crate) fn settle_graduals(&self, now: Moment) {
         let mut ended = Vec::new();

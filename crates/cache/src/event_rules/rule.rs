@@ -205,7 +205,7 @@ fn texts<'d>(data: &'d Value, member: &str) -> Result<Vec<Cow<'d, str>>> {
 /// What a member holds: several values where arrays are on the way. `None` if it is
 /// missing anywhere.
 fn values<'d>(data: &'d Value, member: &str) -> Option<Vec<&'d Value>> {
-    let mut found = each(vec![data])?;
+    let mut found = vec![data];
     // A member may have dots in its name.
     if let Some(value) = data.get(member) {
         return each(vec![value]);

@@ -42,7 +42,7 @@ pub struct CalendarStatistics {
     pub run: u64,
     /// Of these, the ones that came late.
     pub late: u64,
-    /// Times that another process had run.
+    /// Times that had been run, by another process or before a restart.
     pub elsewhere: u64,
     /// Attempts that failed and are made again.
     pub failed: u64,
@@ -197,10 +197,10 @@ impl Calendar {
 
     async fn claim(&self, plan: &Plan, due: Due) -> Result<Claim> {
         let is_done = |noted: Option<Timestamp>| noted.is_some_and(|noted| noted >= due.at);
-        let Some(lease) = &self.lease else { return Ok(Claim::Granted(None)) };
         if is_done(self.noted(&plan.name).await?) {
             return Ok(Claim::DoneElsewhere);
         }
+        let Some(lease) = &self.lease else { return Ok(Claim::Granted(None)) };
         let key = lease_key(plan, due);
         let granted = lease.acquire_many(std::slice::from_ref(&key), LEASE_DURATION).await?;
         let Some(LeaseGrant::Granted(token)) = granted.into_iter().next() else {

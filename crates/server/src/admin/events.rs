@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
 use axum::http::HeaderMap;
 use larder::event_rules::{Event, Touched, Verdict};
 use larder_core::{ErrorKind, Tag, Verb};
@@ -30,9 +31,13 @@ pub(super) async fn accept(
     Path(name): Path<String>,
     Query(query): Query<EventQuery>,
     headers: HeaderMap,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, Failure> {
     let refuse = |error: &larder_core::Error| Failure::bad_request(error.to_string());
+    let body = body.map_err(|rejection| {
+        server.events.note_refused();
+        Failure::bad_request(rejection.body_text())
+    })?;
     let event = Event::from_json(&name, &body).map_err(|error| {
         server.events.note_refused();
         refuse(&error)

@@ -63,6 +63,9 @@ fn schedule(checker: &mut Checker<'_>, place: &str, options: &ScheduleOptions) {
         has_members: false,
     };
     effect.check(checker);
+    if options.jitter.is_some_and(|jitter| jitter.0 > Duration::from_secs(3600)) {
+        checker.error(&path("jitter"), "an hour is the longest jitter", "try \"5m\"");
+    }
     let config = &checker.parsed.config;
     let has_record = config.redis.is_set() || config.disk.directory.is_some();
     if options.missed == MissedChoice::Run && !has_record {
