@@ -33,6 +33,8 @@ pub struct RedisChannel {
     channel: String,
     listening: Option<(Open, Pushes)>,
     backoff: Backoff,
+    /// Whether the log knows that it cannot be heard.
+    is_told: bool,
 }
 
 /// Reads a stream as one of a consumer group: each entry goes to one member, and to
@@ -44,6 +46,8 @@ pub struct RedisStream {
     member: String,
     open: Option<Open>,
     backoff: Backoff,
+    /// Whether the log knows that it cannot be read.
+    is_told: bool,
     waiting: VecDeque<StreamId>,
 }
 
@@ -57,7 +61,7 @@ impl RedisChannel {
     pub(crate) fn new(tier: &RedisTier, channel: &str) -> Self {
         let discovery = tier.0.discovery.clone();
         let channel = channel.to_owned();
-        Self { discovery, channel, listening: None, backoff: Backoff::default() }
+        Self { discovery, channel, listening: None, backoff: Backoff::default(), is_told: false }
     }
 
     /// The next event. Reconnects by itself, for as long as it takes.
@@ -67,12 +71,14 @@ impl RedisChannel {
                 match self.connect().await {
                     Ok(listening) => self.listening = Some(listening),
                     Err(error) => {
-                        tracing::debug!(%error, "the channel of events is not heard");
+                        if !std::mem::replace(&mut self.is_told, true) {
+                            tracing::warn!(%error, "the channel of events is not heard");
+                        }
                         self.backoff.pause().await;
                         continue;
                     }
                 }
-                self.backoff = Backoff::default();
+                (self.backoff, self.is_told) = (Backoff::default(), false);
             }
             let Some((_, pushes)) = &mut self.listening else { continue };
             match pushes.recv().await {
@@ -111,6 +117,7 @@ impl RedisStream {
             member: member.to_owned(),
             open: None,
             backoff: Backoff::default(),
+            is_told: false,
             waiting: VecDeque::new(),
         }
     }
@@ -126,10 +133,16 @@ impl RedisStream {
                 return event(entry);
             }
             match self.read().await {
-                Ok(true) => self.backoff = Backoff::default(),
-                Ok(false) => tokio::time::sleep(POLL).await,
+                Ok(found) => {
+                    (self.backoff, self.is_told) = (Backoff::default(), false);
+                    if !found {
+                        tokio::time::sleep(POLL).await;
+                    }
+                }
                 Err(error) => {
-                    tracing::debug!(%error, "the stream of events cannot be read");
+                    if !std::mem::replace(&mut self.is_told, true) {
+                        tracing::warn!(%error, "the stream of events cannot be read");
+                    }
                     self.open = None;
                     self.backoff.pause().await;
                 }

@@ -275,28 +275,23 @@ async fn every_node_ends_at_the_same_time_also_one_that_hears_late() {
 #[tokio::test]
 async fn two_nodes_come_to_the_same_moments() {
     let bus = FaultyBus::new();
-    let store = FaultyStore::new(larder::Clock::monotonic());
-    let mut nodes = Vec::new();
     let clock = ManualClock::new();
+    let names: Vec<String> = (0..300).map(|number| format!("user:{number}")).collect();
+    let mut nodes = Vec::new();
     for _ in 0..2 {
         let fleet =
             Fleet::join(Arc::new(bus.join()), FleetOptions::default()).await.expect("it joins");
         let cache = Cache::<String, i64>::builder("user")
-            .origin(Truth::with_batch_limit(1000))
+            .origin(Truth::new().with_rows(names.iter().map(|name| (name.clone(), 1))))
             .policy(lenient())
             .clock(clock.clone())
-            .stores(Stores::new(JsonCodec).store("shared", store.clone()))
             .fleet(&fleet)
             .build()
             .expect("a coherent cache");
+        for name in &names {
+            cache.get_or_load(name).tags(["all"]).await.expect("it is loaded");
+        }
         nodes.push((cache, fleet));
-    }
-    let names: Vec<String> = (0..300).map(|number| format!("user:{number}")).collect();
-    for name in &names {
-        nodes[0].0.put(name, 1).tags(["all"]).await.expect("it is put");
-    }
-    for name in &names {
-        assert!(nodes[1].0.get(name).await.expect("it is answered").is_some(), "from the store");
     }
     let way = Invalidation::tags(["all"]).removing().gradually(WINDOW);
     nodes[0].0.invalidate(&way).await.expect("it begins");

@@ -15,7 +15,7 @@ use crate::running::{PATIENCE, Running};
 const SCHEMA: &str = include_str!("../../../../examples/investment/schema.sql");
 const EXAMPLE: &str = include_str!("../../../../examples/investment/larder.toml");
 const TRADE: &str = r#"{"account_id": 7, "trade": {"symbols": ["S7"]}}"#;
-const TOUCHED: [&str; 4] = ["portfolio:7", "position:7:S7", "risk:7", "leaderboard:3"];
+const TOUCHED: [&str; 4] = ["portfolio:7", "position:7:S7", "risk:7", "leaderboard:S7"];
 
 async fn bank(directory: &Path, more: &str) -> Running {
     let database = directory.join("bank.db");

@@ -216,7 +216,7 @@ mod tests {
     use crate::config::{Diagnostic, Source, check};
 
     fn mistakes(text: &str) -> Vec<String> {
-        let base = "[origins.db]\nurl = \"sqlite::memory:\"\n[caches.portfolio]\nkey = \"portfolio:{id}\"\n\
+        let base = "[origins.db]\nurl = \"sqlite::memory:\"\nserve_tables = false\n[caches.portfolio]\nkey = \"portfolio:{id}\"\n\
                     query = \"SELECT 1 FROM a WHERE id = :id\"\n";
         let text = format!("{base}{text}");
         let parsed = check(&Source { name: "larder.toml".to_owned(), text });
