@@ -15,6 +15,7 @@ use crate::builder::CacheBuilder;
 use crate::engine::{CacheKey, CacheValue, Engine};
 use crate::hit::Hit;
 use crate::inspection::Inspection;
+use crate::invalidation::Invalidation;
 use crate::lower::{LeaseStatistics, StoreStatistics};
 use crate::origin::{BreakerState, OriginGuard};
 use crate::pipeline::{Source, WriteTerms};
@@ -351,6 +352,43 @@ impl<K: CacheKey, V: CacheValue> Cache<K, V> {
     /// A dropped wait changes nothing.
     pub async fn until_caught_up(&self, patience: Duration) -> bool {
         self.0.until_caught_up(patience).await
+    }
+
+    /// Invalidates keys, tags or everything, at once or gradually, as it says: the one
+    /// call that all the others are short forms of. Returns the version of the change.
+    /// Takes the same short time however many entries are touched; one round trip for
+    /// each store, and one for the bus of a fleet.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use larder::{Cache, Invalidation, Policy, Result};
+    /// # use larder::{LoadContext, Loaded, Origin};
+    /// # struct Exchange;
+    /// # impl Origin<String, f64> for Exchange {
+    /// #     async fn load(&self, _: &String, _: &LoadContext) -> Result<Loaded<f64>> {
+    /// #         Ok(Loaded::value(12.5))
+    /// #     }
+    /// # }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<()> {
+    /// let window = Duration::from_secs(30);
+    /// let quotes = Cache::<String, f64>::builder("quote")
+    ///     .origin(Exchange)
+    ///     .policy(Policy::ttl(Duration::from_secs(300)).stale_while_revalidate(window))
+    ///     .build()?;
+    /// quotes.put(&"ACME".to_owned(), 12.5).tags(["nyse"]).await?;
+    /// quotes.invalidate(&Invalidation::tags(["nyse"]).gradually(window)).await?;
+    /// let hit = quotes.get(&"ACME".to_owned()).await?.unwrap();
+    /// assert!(!hit.is_fresh(), "served, and known to be suspect");
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Cache::expire`].
+    ///
+    /// # Cancel safety
+    /// As [`Cache::expire`].
+    pub async fn invalidate(&self, what: &Invalidation<K>) -> Result<Version> {
+        self.0.invalidate(what).await
     }
 
     /// What memory knows about a key, without counting as a read of it.

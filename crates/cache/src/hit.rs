@@ -37,6 +37,8 @@ pub enum StaleReason {
     SoftTimeout,
     /// Its own load took longer than it holds: it had expired when it came.
     SlowLoad,
+    /// A gradual invalidation has begun and will reach it at a moment of its own.
+    Suspect,
 }
 
 /// Where an answer came from.

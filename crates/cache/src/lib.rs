@@ -42,6 +42,7 @@
 //! | invalidate many | [`Cache::remove_tag`], [`Cache::expire_tag`], [`Cache::remove_prefix`], [`Cache::remove_matching`], [`Cache::clear`] |
 //! | invalidate what depends on it, too | [`Dependencies`], [`CacheBuilder::dependencies`] |
 //! | acknowledge a write before the origin has it | [`WriteBehind`] |
+//! | invalidate anything, at once or gradually | [`Cache::invalidate`] |
 //! | agree with other processes | [`Fleet::join`], [`CacheBuilder::fleet`] |
 //! | know what happens | [`Cache::statistics`], [`Cache::events`], [`Cache::inspect`] |
 
@@ -50,10 +51,12 @@ mod builder;
 mod cache;
 mod dependencies;
 mod engine;
+pub mod event_rules;
 mod fleet;
 mod flight;
 mod hit;
 mod inspection;
+mod invalidation;
 mod lower;
 mod maintenance;
 mod origin;
@@ -61,6 +64,7 @@ mod pipeline;
 mod policy;
 mod request;
 mod runtime;
+pub mod schedule;
 mod stamp;
 mod sync;
 mod telemetry;
@@ -79,6 +83,7 @@ pub use engine::{CacheKey, CacheValue};
 pub use fleet::{Fleet, FleetOptions, FleetStatistics};
 pub use hit::{Freshness, Hit, StaleReason, Tier};
 pub use inspection::Inspection;
+pub use invalidation::Invalidation;
 pub use larder_core::{
     Action, BatchError, BoxError, Bus, BytesCodec, Class, Clock, Codec, Cover, Decimal, DynBus,
     DynLease, DynOrigin, DynStore, Entry, Error, ErrorKind, Expected, HeapSize, JsonCodec, Key,
@@ -119,4 +124,6 @@ mod guide {
     struct ManyNodes;
     #[doc = include_str!("../../../docs/guide/write-behind.md")]
     struct WriteBehind;
+    #[doc = include_str!("../../../docs/guide/invalidation.md")]
+    struct Invalidation;
 }

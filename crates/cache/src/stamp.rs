@@ -13,10 +13,10 @@ use crate::hit::{Label, StaleReason, Tier};
 pub(crate) struct Stamp(u64);
 
 /// Stores that a cache can have: each has its place in a stamp.
-pub(crate) const STORES_MAX: usize = 10;
+pub(crate) const STORES_MAX: usize = 8;
 
 const PLACE_BITS: u64 = 0b11_1111;
-const LABELS: u64 = 5;
+const LABELS: u64 = 6;
 const FALLBACK: u64 = PLACE_BITS;
 
 impl Stamp {
@@ -34,6 +34,7 @@ impl Stamp {
             Label::Stale(StaleReason::OriginFailed) => 2,
             Label::Stale(StaleReason::SoftTimeout) => 3,
             Label::Stale(StaleReason::SlowLoad) => 4,
+            Label::Stale(StaleReason::Suspect) => 5,
             Label::Fallback => return Self(at.as_nanos() | FALLBACK),
         };
         Self((at.as_nanos() & !PLACE_BITS) | (tier * LABELS + label))
@@ -53,7 +54,8 @@ impl Stamp {
             1 => Label::Stale(StaleReason::Revalidating),
             2 => Label::Stale(StaleReason::OriginFailed),
             3 => Label::Stale(StaleReason::SoftTimeout),
-            _ => Label::Stale(StaleReason::SlowLoad),
+            4 => Label::Stale(StaleReason::SlowLoad),
+            _ => Label::Stale(StaleReason::Suspect),
         }
     }
 
@@ -90,6 +92,7 @@ mod tests {
             Label::Stale(StaleReason::OriginFailed),
             Label::Stale(StaleReason::SoftTimeout),
             Label::Stale(StaleReason::SlowLoad),
+            Label::Stale(StaleReason::Suspect),
         ];
         let stores = (0..u8::try_from(STORES_MAX).expect("few")).map(Tier::Store);
         for tier in [Tier::Memory, Tier::Origin].into_iter().chain(stores) {

@@ -1,5 +1,5 @@
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::{BoxFuture, Key, Result, Tag, Version};
 
@@ -41,9 +41,74 @@ pub enum Change {
         /// The number of the write.
         write: u64,
     },
+    /// Each entry is touched at a moment of its own within a window, which follows
+    /// from its key. Shared stores take it as if it were to be at once: only
+    /// memory has it by and by.
+    Gradual {
+        /// What is touched: [`Change::Keys`], [`Change::Tags`] or [`Change::All`].
+        change: Box<Change>,
+        /// When it is over.
+        window: Window,
+    },
+}
+
+/// The time in which a gradual change takes place.
+///
+/// It ends at a time of the wall clock, so that who hears of it late ends with the
+/// others. No clock decides what is older: versions do. A node whose clock is
+/// behind ends later, but never later than `length` after it heard.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Window {
+    /// How long it is.
+    pub length: Duration,
+    /// When it ends, in milliseconds since 1970.
+    pub ends_at_millis: u64,
+}
+
+impl Window {
+    /// One of this length that begins now.
+    #[must_use]
+    pub fn beginning_now(length: Duration) -> Self {
+        let end = unix_time().saturating_add(length);
+        Self { length, ends_at_millis: millis(end) }
+    }
+
+    /// How much of it is left.
+    #[must_use]
+    pub fn remaining(&self) -> Duration {
+        Duration::from_millis(self.ends_at_millis).saturating_sub(unix_time()).min(self.length)
+    }
+}
+
+fn unix_time() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Change {
+    /// What it touches, whenever that is.
+    #[must_use]
+    pub fn touched(&self) -> &Self {
+        match self {
+            Self::Gradual { change, .. } => change.touched(),
+            change => change,
+        }
+    }
+
+    /// The same about something else, at the same time.
+    #[must_use]
+    pub fn touching(&self, touched: Self) -> Self {
+        match self {
+            Self::Gradual { window, .. } => {
+                Self::Gradual { change: Box::new(touched), window: *window }
+            }
+            _ => touched,
+        }
+    }
+
     /// The keys it is about; `None` if it is not about certain keys.
     #[must_use]
     pub fn keys(&self) -> Option<&[Key]> {
@@ -51,6 +116,7 @@ impl Change {
             Self::Keys(keys) | Self::Writing { keys, .. } | Self::Written { keys, .. } => {
                 Some(keys)
             }
+            Self::Gradual { change, .. } => change.keys(),
             Self::Tags(_) | Self::All => None,
         }
     }
@@ -64,6 +130,7 @@ impl Change {
                 Self::Writing { keys, write: *write, within: *within }
             }
             Self::Written { write, .. } => Self::Written { keys, write: *write },
+            Self::Gradual { change, .. } => self.touching(change.about(keys)),
             Self::Tags(_) | Self::All => self.clone(),
         }
     }

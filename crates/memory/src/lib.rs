@@ -47,6 +47,7 @@
 //! ```
 
 mod budget;
+mod gradual;
 mod invalidation;
 mod lifetime;
 mod listing;
@@ -64,6 +65,7 @@ mod versions;
 mod wheel;
 
 pub use budget::{Budget, Limit};
+pub use gradual::{Gradual, Scope, Standing};
 pub use invalidation::Watermarks;
 pub use lifetime::{Lifetime, Sliding};
 pub use listing::{Cursor, Page};

@@ -47,6 +47,7 @@ where
     /// than once, however many tags are removed meanwhile.
     pub fn sweep(&self, now: Moment, most: usize) -> Swept {
         let mut swept = Swept::default();
+        self.settle_graduals(now);
         self.sweep_due(now, most, &mut swept);
         self.sweep_invalidated(now, most, &mut swept);
         swept.more |= self.tags().tidy();
@@ -65,7 +66,7 @@ where
         if walking || self.tags().wants_tidying() {
             now
         } else {
-            self.roster.next_moment().max(now)
+            self.roster.next_moment().min(self.graduals_end()).max(now)
         }
     }
 

@@ -1,12 +1,14 @@
 use std::borrow::Borrow;
 use std::fmt;
 use std::hash::Hash;
+use std::time::Duration;
 
-use larder_core::{Entry, Moment, Tag, Tags, Version};
+use larder_core::{Entry, Moment, Tag, Tags, Verb, Version};
 use quick_cache::sync::Cache;
 use quick_cache::{Lifecycle, Weighter};
 
 use crate::budget::{Budget, GHOST_ALLOCATION, Limit};
+use crate::gradual::{Gradual, Graduals, Scope, Standing};
 use crate::invalidation::{Invalidations, Watermarks};
 use crate::lifetime::Lifetime;
 use crate::node::{Handle, Lookup, Node, Parts, lifetime_bytes};
@@ -34,6 +36,7 @@ pub struct MemoryTier<K, V> {
     pub(crate) roster: Roster<K, V>,
     pub(crate) sweeper: Sweeper,
     tags: TagTable,
+    graduals: Graduals<K>,
     versions: Padded<Versions>,
     rejected: AtomicU64,
     on_removal: Option<RemovalListener<K, V>>,
@@ -72,6 +75,7 @@ where
             cache,
             invalidations: Padded::default(),
             sweeper: Sweeper::default(),
+            graduals: Graduals::new(),
             tags: TagTable::new(options.budget.spare_tag_bytes() as usize),
             versions: Padded::default(),
             rejected: AtomicU64::new(0),
@@ -169,8 +173,8 @@ where
         Q: Hash + Eq + ?Sized,
     {
         let resident = self.peek(key, now);
-        if let Some(resident) = &resident {
-            resident.0.expire(now);
+        if let Some(Resident(handle)) = &resident {
+            handle.expire(self.before_suspicion(handle, now));
         }
         resident.is_some()
     }
@@ -242,6 +246,96 @@ where
     pub fn expire_all_at(&self, version: Version, now: Moment) {
         self.invalidations.tier.expire(version, now);
         self.invalidations.announce_expiry();
+    }
+
+    /// Begins a change that touches each entry at a moment of its own. Takes the same
+    /// short time whatever their number, and no memory for any of them. Where too many
+    /// are under way it takes effect at once.
+    pub fn invalidate_gradually(&self, scope: Scope<K>, change: Gradual, now: Moment)
+    where
+        K: Clone,
+    {
+        let is_over = now >= change.start + change.length;
+        if is_over || !self.graduals.add(scope.clone(), change) {
+            return self.settle(scope, change, now);
+        }
+        self.invalidations.announce_expiry();
+    }
+
+    /// How something of this version, in memory or about to be, stands with gradual
+    /// changes. One comparison where there is none.
+    pub fn standing<Q>(&self, key: &Q, version: Version, tags: &Tags, now: Moment) -> Standing
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.graduals.verdict(key, version, tags, now).standing
+    }
+
+    /// Until when an entry need not be loaded anew although it is not fresh: it is
+    /// suspect, and neither its moment nor its own end has come.
+    #[must_use]
+    pub fn suspect_until(&self, resident: &Resident<K, V>, now: Moment) -> Option<Moment> {
+        let entry = resident.entry();
+        let marks = self.watermarks(&entry.tags);
+        if marks.expired.max(marks.removed) > entry.version {
+            return None;
+        }
+        let verdict = self.graduals.verdict(resident.key(), entry.version, &entry.tags, now);
+        let Standing::Suspect(moment) = verdict.standing else { return None };
+        let until = moment.min(entry.fresh_until);
+        // One that was expired before has nothing to wait for.
+        let was_fresh = resident.fresh_until() >= verdict.since.max(entry.origin_read_at).min(now);
+        (was_fresh && now < until).then_some(until)
+    }
+
+    /// When the first gradual change is over.
+    pub(crate) fn graduals_end(&self) -> Moment {
+        self.graduals.first_end()
+    }
+
+    /// Has gradual changes whose window is over take effect as any other.
+    pub(crate) fn settle_graduals(&self, now: Moment) {
+        let mut ended = Vec::new();
+        self.graduals.settle(now, |scope, change| match scope {
+            Scope::Key(key) => {
+                // Not under the lock: it may hold the last handle.
+                let held = self.cache.peek(&Lookup(key));
+                ended.extend(
+                    held.filter(|held| held.version() < change.version).map(|it| (it, change)),
+                );
+            }
+            Scope::Tag(tag) => self.settle(Scope::Tag(tag), change, now),
+            Scope::All => self.settle(Scope::All, change, now),
+        });
+        for (handle, change) in ended {
+            self.settle_key(&handle, change, now);
+        }
+    }
+
+    fn settle(&self, scope: Scope<K>, change: Gradual, now: Moment) {
+        let Gradual { verb, version, start, .. } = change;
+        match (scope, verb) {
+            (Scope::Tag(tag), Verb::Remove) => self.remove_tag_at(&tag, version),
+            (Scope::Tag(tag), Verb::Expire) => self.expire_tag_at(&tag, version, start),
+            (Scope::All, Verb::Remove) => self.clear_at(version),
+            (Scope::All, Verb::Expire) => self.expire_all_at(version, start),
+            (Scope::Key(key), _) => {
+                let held = self.cache.peek(&Lookup(&key));
+                if let Some(handle) = held.filter(|held| held.version() < version) {
+                    self.settle_key(&handle, change, now);
+                }
+            }
+        }
+    }
+
+    fn settle_key(&self, handle: &Handle<K, V>, change: Gradual, now: Moment) {
+        match change.verb {
+            Verb::Remove => {
+                self.discard(handle, RemovalCause::Removed, Some(now));
+            }
+            Verb::Expire => handle.expire(change.start.max(handle.entry.origin_read_at).min(now)),
+        }
     }
 
     /// The newest invalidations of any of these tags or of the whole tier. What
@@ -334,7 +428,45 @@ where
             // Without the time the end of freshness waits for the next look.
             handle.expire(at.max(handle.entry.origin_read_at).min(now?));
         }
+        if self.graduals.concerns(version) {
+            return self.gradually_invalidated(handle, count, now?);
+        }
         handle.set_checked_at(count);
+        None
+    }
+
+    /// Now, or a moment before a gradual change made it suspect: what was expired then
+    /// does not wait for the moment of that.
+    fn before_suspicion(&self, handle: &Handle<K, V>, now: Moment) -> Moment {
+        const JUST: Duration = Duration::from_nanos(1);
+        if !self.graduals.concerns(handle.version()) {
+            return now;
+        }
+        let tags = &handle.entry.tags;
+        let verdict = self.graduals.verdict(&handle.key, handle.version(), tags, now);
+        now.min(verdict.since - JUST)
+    }
+
+    /// The same for changes that take effect by and by. What is suspect is looked at
+    /// closely each time, until its moment has come.
+    #[cold]
+    fn gradually_invalidated(
+        &self,
+        handle: &Handle<K, V>,
+        count: u64,
+        now: Moment,
+    ) -> Option<RemovalCause> {
+        let tags = &handle.entry.tags;
+        let verdict = self.graduals.verdict(&handle.key, handle.version(), tags, now);
+        if verdict.standing != Standing::Sound {
+            handle.expire(verdict.since.max(handle.entry.origin_read_at).min(now));
+        }
+        match verdict.standing {
+            Standing::Touched(Verb::Remove) => return Some(RemovalCause::Removed),
+            Standing::Sound => handle.set_checked_at(count),
+            // Another may remove it yet.
+            Standing::Suspect(_) | Standing::Touched(Verb::Expire) => {}
+        }
         None
     }
 

@@ -71,7 +71,7 @@ impl RedisBus {
     ) -> Result<Version> {
         let (names, options) = (&self.shared.names, &self.shared.options);
         let cache = &announcement.cache;
-        let members: Vec<Vec<u8>> = match &announcement.change {
+        let members: Vec<Vec<u8>> = match announcement.change.touched() {
             change if change.keys().is_some() => Vec::new(),
             Change::Tags(tags) => {
                 tags.iter().map(|tag| member(Some(tag), announcement.verb)).collect()
@@ -174,11 +174,11 @@ fn parts(announcement: &Announcement) -> Vec<Option<Announcement>> {
             return slices(keys, &ends).map(|keys| part(change.about(keys.to_vec()))).collect();
         }
     }
-    if let Change::Tags(tags) = change {
+    if let Change::Tags(tags) = change.touched() {
         let ends = ends(tags.iter().map(|tag| tag.as_str().len()));
         if ends.len() > 1 {
             let slices = slices(tags, &ends);
-            return slices.map(|tags| part(Change::Tags(tags.to_vec()))).collect();
+            return slices.map(|tags| part(change.touching(Change::Tags(tags.to_vec())))).collect();
         }
     }
     vec![None]

@@ -43,6 +43,7 @@ mod cluster_link;
 mod connector;
 mod continuity;
 mod discovery;
+mod events;
 mod failure;
 mod keys;
 mod lease;
@@ -63,6 +64,7 @@ mod tier;
 mod wakes;
 
 pub use bus::RedisBus;
+pub use events::{RedisChannel, RedisEvent, RedisStream};
 pub use lease::RedisLease;
 pub use options::{CONNECTIONS_LIMIT, RedisOptions, Topology};
 pub use probe::{Finding, Level};

@@ -4,17 +4,21 @@
 //! |---|---|
 //! | 0 | the format: 1 |
 //! | 1 | 0: expire, 1: remove |
-//! | 2 | 0: keys, 1: tags, 2: everything, 3: keys about to be written, 4: keys written |
+//! | 2 | 0: keys, 1: tags, 2: everything, 3: keys about to be written, 4: keys written; 16 more: gradually |
 //! | 3–6 | how long the cache's name is, big-endian, then the name |
+//! | then | of a gradual one the milliseconds of its window, and those since 1970 at which it ends |
 //! | then | of 3 and 4 the number of the write, and of 3 its milliseconds, in eight bytes each |
 //! | then | how many keys or tags, and each with four bytes of length before it |
 
 use std::time::Duration;
 
 use bytes::{Buf, BufMut};
-use larder_core::{Announcement, Change, Error, ErrorKind, Key, Result, Tag, Verb};
+use larder_core::{Announcement, Change, Error, ErrorKind, Key, Result, Tag, Verb, Window};
 
 const FORMAT: u8 = 1;
+
+/// Added to what a change touches if it does so by and by.
+const GRADUAL: u8 = 16;
 
 /// The longest announcement in bytes.
 pub(crate) const ANNOUNCEMENT_BYTES_MAX: usize = 1 << 20;
@@ -41,21 +45,27 @@ impl MessageId {
 /// [`ErrorKind::InvalidInput`] if it is too long to be sent.
 pub(crate) fn encode(announcement: &Announcement) -> Result<Vec<u8>> {
     let mut bytes = vec![FORMAT, u8::from(announcement.verb == Verb::Remove)];
-    let items: Vec<&[u8]> = match &announcement.change {
+    let items: Vec<&[u8]> = match announcement.change.touched() {
         change if change.keys().is_some() => {
             change.keys().into_iter().flatten().map(Key::as_bytes).collect()
         }
         Change::Tags(tags) => tags.iter().map(|tag| tag.as_str().as_bytes()).collect(),
         _ => Vec::new(),
     };
-    bytes.put_u8(match &announcement.change {
+    let change = announcement.change.touched();
+    let kind = match change {
         Change::Keys(_) => 0,
         Change::Tags(_) => 1,
         Change::Writing { .. } => 3,
         Change::Written { .. } => 4,
         // Whatever else there will be touches everything to who does not know it.
         _ => 2,
-    });
+    };
+    let window = match &announcement.change {
+        Change::Gradual { window, .. } => Some(window),
+        _ => None,
+    };
+    bytes.put_u8(if window.is_some() { GRADUAL + kind } else { kind });
     let length: usize = items.iter().map(|item| 4 + item.len()).sum();
     if length + announcement.cache.len() > ANNOUNCEMENT_BYTES_MAX {
         return Err(Error::new(ErrorKind::InvalidInput, "the announcement is too long")
@@ -64,7 +74,11 @@ pub(crate) fn encode(announcement: &Announcement) -> Result<Vec<u8>> {
             .remedy("announce fewer keys at once, or a tag"));
     }
     put_text(&mut bytes, announcement.cache.as_bytes());
-    match &announcement.change {
+    if let Some(window) = window {
+        bytes.put_u64(u64::try_from(window.length.as_millis()).unwrap_or(u64::MAX));
+        bytes.put_u64(window.ends_at_millis);
+    }
+    match change {
         Change::Writing { write, within, .. } => {
             bytes.put_u64(*write);
             bytes.put_u64(u64::try_from(within.as_millis()).unwrap_or(u64::MAX));
@@ -93,7 +107,11 @@ pub(crate) fn decode(mut bytes: &[u8]) -> Option<Announcement> {
         return None;
     }
     let cache = std::str::from_utf8(take_text(&mut bytes)?).ok()?.to_owned();
+    let is_gradual = change & GRADUAL != 0;
+    let change = change & !GRADUAL;
     let mut number = |is_there: bool| if is_there { bytes.try_get_u64().ok() } else { Some(0) };
+    let length = Duration::from_millis(number(is_gradual)?);
+    let window = Window { length, ends_at_millis: number(is_gradual)? };
     let write = number(matches!(change, 3 | 4))?;
     let within = Duration::from_millis(number(change == 3)?);
     let count = bytes.try_get_u32().ok()?;
@@ -118,6 +136,8 @@ pub(crate) fn decode(mut bytes: &[u8]) -> Option<Announcement> {
         4 => Change::Written { keys: items.into_iter().map(Key::new).collect(), write },
         _ => return None,
     };
+    let change =
+        if is_gradual { Change::Gradual { change: Box::new(change), window } } else { change };
     Some(Announcement { cache, change, verb })
 }
 
@@ -170,8 +190,16 @@ mod tests {
         ]
     }
 
+    fn gradual_changes() -> impl Strategy<Value = Change> {
+        let change = |(change, millis, ends_at_millis): (Change, u32, u64)| Change::Gradual {
+            change: Box::new(change),
+            window: Window { length: Duration::from_millis(millis.into()), ends_at_millis },
+        };
+        (changes(), any::<u32>(), any::<u64>()).prop_map(change)
+    }
+
     prop_compose! {
-        fn announcements()(cache in ".{0,9}", change in changes(), removes: bool) -> Announcement {
+        fn announcements()(cache in ".{0,9}", change in prop_oneof![changes(), gradual_changes()], removes: bool) -> Announcement {
             let verb = if removes { Verb::Remove } else { Verb::Expire };
             Announcement { cache, change, verb }
         }

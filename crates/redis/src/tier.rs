@@ -20,7 +20,7 @@ use crate::{RedisOptions, probe, rights};
 /// Cloning costs a reference count. It reconnects by itself. Needs a Tokio
 /// runtime.
 #[derive(Clone)]
-pub struct RedisTier(Arc<Shared>);
+pub struct RedisTier(pub(crate) Arc<Shared>);
 
 impl RedisTier {
     /// Connects, and checks that everything a tier does is allowed.

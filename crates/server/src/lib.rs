@@ -21,6 +21,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod doctor;
+mod events;
 pub mod explanation;
 pub mod front;
 pub mod graph;

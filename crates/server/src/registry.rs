@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use larder::Statistics;
+use larder::event_rules::EventRules;
 use larder_core::KeyPattern;
 
 use crate::config::KeyShape;
@@ -51,6 +52,7 @@ pub struct Registry {
     served: Vec<Served>,
     router: Router,
     by_name: BTreeMap<String, usize>,
+    events: Option<EventRules>,
 }
 
 impl Registry {
@@ -61,7 +63,13 @@ impl Registry {
         let router = Router::new(served.iter().map(|served| served.pattern.clone()));
         let names = served.iter().enumerate();
         let by_name = names.map(|(index, served)| (served.name().to_owned(), index)).collect();
-        Self { served, router, by_name }
+        Self { served, router, by_name, events: None }
+    }
+
+    /// The same, for a door at which events arrive.
+    #[must_use]
+    pub fn with_events(self, events: EventRules) -> Self {
+        Self { events: Some(events), ..self }
     }
 
     /// Every cache, in the order of the configuration.
@@ -97,6 +105,10 @@ impl Routes for Registry {
 
     fn is_empty(&self) -> bool {
         self.served.is_empty()
+    }
+
+    fn events(&self) -> Option<&EventRules> {
+        self.events.as_ref()
     }
 }
 

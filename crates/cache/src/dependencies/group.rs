@@ -361,8 +361,11 @@ impl Group {
 }
 
 /// What an announced change touches.
+///
+/// What is computed from what changes by and by is touched at once: which part of it
+/// has changed nobody can say.
 pub(super) fn cascade_of(graph: &DependencyGraph, cache: &str, change: &Change) -> Cascade {
-    match change {
+    match change.touched() {
         Change::Tags(tags) => {
             let touches: Vec<_> = tags.iter().map(|tag| Touch::Tag(tag.as_str())).collect();
             graph.cascade(cache, &touches)

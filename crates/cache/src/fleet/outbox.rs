@@ -173,7 +173,14 @@ fn together(unsaid: impl Iterator<Item = Unsaid>) -> Vec<Unsaid> {
         said: Option<Instant>,
     }
     let mut touched: BTreeMap<(String, bool), Touched> = BTreeMap::new();
-    for Unsaid { announcement: Announcement { cache, change, verb }, said } in unsaid {
+    let mut together = Vec::new();
+    for unsaid in unsaid {
+        // Each has an end of its own.
+        if matches!(unsaid.announcement.change, Change::Gradual { .. }) {
+            together.push(unsaid);
+            continue;
+        }
+        let Unsaid { announcement: Announcement { cache, change, verb }, said } = unsaid;
         let none = || Touched { keys: Vec::new(), tags: Vec::new(), is_all: false, said };
         let touched = touched.entry((cache, verb == Verb::Remove)).or_insert_with(none);
         // As if it were the youngest of them; what was never said is younger still.
@@ -187,7 +194,6 @@ fn together(unsaid: impl Iterator<Item = Unsaid>) -> Vec<Unsaid> {
             _ => touched.is_all = true,
         }
     }
-    let mut together = Vec::new();
     for ((cache, removes), mut touched) in touched {
         let verb = if removes { Verb::Remove } else { Verb::Expire };
         let announcement = |change| Unsaid {

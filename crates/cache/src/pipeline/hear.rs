@@ -32,6 +32,9 @@ impl<K: CacheKey, V: CacheValue> Member for Engine<K, V> {
                 let mark = |tag: &_| Mark { tag: Some(Clone::clone(tag)), verb, version };
                 self.hear_of_marks(&tags.iter().map(mark).collect::<Vec<_>>());
             }
+            Change::Gradual { change, window } => {
+                self.hear_of_gradual(change, *window, verb, version);
+            }
             // Also what a newer version of this program says, whatever it may be.
             _ => self.hear_of_marks(&[Mark { tag: None, verb, version }]),
         }
@@ -108,12 +111,12 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         }
     }
 
-    fn decode(&self, keys: &[Key]) -> Vec<K> {
+    pub(super) fn decode(&self, keys: &[Key]) -> Vec<K> {
         self.seat.iter().flat_map(|seat| keys.iter().filter_map(seat.decode)).collect()
     }
 
     /// Has the stores that do not follow the bus told.
-    fn have_stores_told(self: &Arc<Self>, keys: &[Key], verb: Verb, version: Version) {
+    pub(super) fn have_stores_told(self: &Arc<Self>, keys: &[Key], verb: Verb, version: Version) {
         // Whoever announced it may have ended before these stores heard of it. Noted
         // before memory gives it up: what a read brings meanwhile is found by one of
         // the two.
@@ -128,12 +131,16 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
 
     fn hear_of_marks(self: Arc<Self>, marks: &[Mark]) {
         marks.iter().for_each(|mark| self.raise_in_memory(mark));
+        self.have_marks_told(marks);
+    }
+
+    pub(super) fn have_marks_told(self: &Arc<Self>, marks: &[Mark]) {
         let mut tiers = self.lower.iter().flat_map(|lower| lower.tiers_to_tell(true)).peekable();
         if tiers.peek().is_none() {
             return;
         }
         tiers.for_each(|tier| tier.mark_later(marks));
-        let engine = Arc::clone(&self);
+        let engine = Arc::clone(self);
         self.runtime.spawn(async move { engine.catch_stores_up().await });
     }
 

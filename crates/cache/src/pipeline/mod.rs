@@ -16,11 +16,13 @@
 //! | put, expire, remove: fence, version, memory | `write` |
 //! | what depends on a change | `cascade` |
 //! | change a value in place | `update` |
+//! | many things at once, and gradually | `gradual` |
 //! | write to the origin: hold, commit, tell | `through` |
 
 mod batch;
 mod cascade;
 mod departure;
+mod gradual;
 mod hear;
 mod land;
 mod lease;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::future::{Either, select};
 use larder_core::{Entry, Error, ErrorKind, LoadCause, Moment, Result, Value};
-use larder_memory::Resident;
+use larder_memory::{Resident, Standing};
 
 use super::departure::Crew;
 use super::load::Source;
@@ -128,7 +128,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             }
         };
         match self.await_landing(&flight, patience).await {
-            Brought::Answer(held, _) if self.is_invalidated(held.entry()) => Ok(self.missed()),
+            Brought::Answer(held, _) if self.is_invalidated(key, held.entry()) => Ok(self.missed()),
             Brought::Answer(held, tier) => {
                 self.landed(key, held, tier, EventKind::Answered).map(Some)
             }
@@ -201,7 +201,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         patience: Patience,
     ) -> Option<Result<Hit<K, V>>> {
         match self.await_landing(flight, patience).await {
-            Brought::Answer(held, _) if self.is_invalidated(held.entry()) => None,
+            Brought::Answer(held, _) if self.is_invalidated(&flight.key, held.entry()) => None,
             Brought::Answer(held, tier) => {
                 Some(self.landed(&flight.key, held, tier, EventKind::Joined))
             }
@@ -315,9 +315,15 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     /// Whether a load's answer was invalidated, by tag or with the whole cache,
     /// after the load began. That the latest watermark is newer than a reader
     /// would prove nothing: it hides an earlier one that is not.
-    pub(super) fn is_invalidated(&self, entry: &Entry<V>) -> bool {
+    pub(super) fn is_invalidated(&self, key: &K, entry: &Entry<V>) -> bool {
         let marks = self.memory.watermarks(&entry.tags);
         marks.removed.max(marks.expired) > entry.version
+            || matches!(self.standing(key, entry), Standing::Touched(_))
+    }
+
+    /// How a load's answer stands with gradual changes.
+    pub(super) fn standing(&self, key: &K, entry: &Entry<V>) -> Standing {
+        self.memory.standing(key, entry.version, &entry.tags, self.clock.now())
     }
 
     /// The best answer without the origin (R5): stale within its cap, the
@@ -387,6 +393,10 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         let holds_at_all = entry.fresh_until > entry.origin_read_at;
         let label = if holds_at_all && !entry.is_fresh(now) {
             let reason = StaleReason::SlowLoad;
+            self.telemetry.record(EventKind::Stale { age, reason }, Some(key));
+            Label::Stale(reason)
+        } else if matches!(self.standing(key, entry), Standing::Suspect(_)) {
+            let reason = StaleReason::Suspect;
             self.telemetry.record(EventKind::Stale { age, reason }, Some(key));
             Label::Stale(reason)
         } else {

@@ -37,6 +37,9 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         if is_doubted || now >= fresh_until + policy.stale_while_revalidate {
             return None;
         }
+        if self.memory.suspect_until(resident, now).is_some() {
+            return Some(self.stale(resident, now, StaleReason::Suspect));
+        }
         let runs = refresh(resident, LoadCause::Revalidation);
         let reason = if runs { StaleReason::Revalidating } else { StaleReason::OriginFailed };
         Some(self.stale(resident, now, reason))

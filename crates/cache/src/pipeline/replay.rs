@@ -143,7 +143,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     fn note_in(&self, tier: &StoreTier, message: &BusMessage) {
         let BusMessage { version, announcement, .. } = message;
         if announcement.cache == self.name {
-            match &announcement.change {
+            match announcement.change.touched() {
                 Change::Tags(tags) => {
                     self.note_marks_in(
                         tier,

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use futures_util::future::join_all;
 use larder_core::{Entry, Key, LoadCause, Mark, Moment, StoredEntry, Verb, Version};
+use larder_memory::Standing;
 
 use super::land::limited;
 use crate::engine::{CacheKey, CacheValue, Engine};
@@ -134,7 +135,9 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         let is_overtaken = flight.held.as_ref().is_some_and(|held| {
             held.entry().version > entry.version && is_younger(held.entry(), &entry)
         });
-        if !class.may_leave_process() || is_overtaken || self.was_invalidated(&entry) {
+        let standing = self.standing(&flight.key, &entry);
+        let is_gone = self.was_invalidated(&entry) || matches!(standing, Standing::Touched(_));
+        if !class.may_leave_process() || is_overtaken || is_gone {
             return None;
         }
         let (mut limits, due_at) =
@@ -144,10 +147,12 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             self.keep_for_errors(flight, Entry { class, ..entry }, limits);
             return None;
         }
-        if entry.version < self.trusted_above(&lower.tiers[..place]) {
+        // What a gradual change will touch keeps the version by which it does.
+        let is_sound = standing == Standing::Sound;
+        if is_sound && entry.version < self.trusted_above(&lower.tiers[..place]) {
             entry.version = self.version_today(tier, flight, heard, entry.version);
         }
-        if self.is_invalidated(&entry) {
+        if self.is_invalidated(&flight.key, &entry) {
             return None;
         }
         if self.hears_before(tier) && now < self.settles_at {
@@ -211,7 +216,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         for Fill { held, key, fresh_until, stale_until } in &fills {
             let entry = held.entry();
             let class = entry.class.max(self.policy.load().class);
-            let may_be_there = class.may_leave_process() && !self.is_invalidated(entry);
+            let may_be_there = class.may_leave_process() && !self.is_invalidated(key, entry);
             let stored = may_be_there.then(|| lower.stored(entry, *fresh_until, *stale_until, now));
             match stored {
                 Some(Ok(stored)) => entries.push(((lower.encode)(key), stored)),

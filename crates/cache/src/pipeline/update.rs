@@ -1,6 +1,6 @@
 //! Changing a cached value in place, by what an event says of it (I7).
 
-use larder_core::{Entry, Result, Value};
+use larder_core::{Entry, Result, Tags, Value, Verb};
 
 use super::stores::Fill;
 use crate::engine::{CacheKey, CacheValue, Engine};
@@ -21,11 +21,13 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             self.remove(key).await?;
             return Ok(false);
         }
+        let following = self.follow_keys([key], Verb::Remove);
         self.meet_stores().await;
         for _ in 0..TRIES {
             match self.update_in_memory(key, &reduce) {
                 Tried::Updated(fill) => {
                     self.fill(fill.into_iter().collect()).await;
+                    self.finish(following, self.begin_version(), false).await;
                     self.telemetry.record(EventKind::Updated, Some(key));
                     return Ok(true);
                 }
@@ -49,12 +51,16 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         let entry = held.entry();
         // Foreign code: outside of every lock.
         let Some(value) = entry.value.as_option().and_then(reduce) else { return Tried::Nothing };
-        let tags = entry.tags.union(&self.tag_rule(key, &Value::Present(value.clone())));
+        let value = Value::Present(value);
+        let Ok(sources) = self.dependency_tags(key, &value, &Tags::NONE) else {
+            return Tried::Nothing;
+        };
+        let tags = entry.tags.union(&self.tag_rule(key, &value)).union(&sources);
         if !policy.class.may_be_cached() || !entry.class.may_be_cached() {
             return Tried::Nothing;
         }
         let updated = Entry {
-            value: Value::Present(value),
+            value,
             version,
             origin_read_at: entry.origin_read_at,
             fresh_until: held.fresh_until(),

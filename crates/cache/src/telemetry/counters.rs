@@ -13,6 +13,7 @@ pub(crate) enum Counter {
     StaleOriginFailed,
     StaleSoftTimeout,
     StaleSlowLoad,
+    StaleSuspect,
     Missed,
     Answered,
     Found,

@@ -18,6 +18,8 @@ pub struct Statistics {
     pub stale_soft_timeout: u64,
     /// Reads answered by a load that took longer than its answer holds.
     pub stale_slow_load: u64,
+    /// Reads answered stale because a gradual invalidation is under way.
+    pub stale_suspect: u64,
     /// The oldest answer served stale.
     pub stale_age_max: Duration,
     /// Reads that do not load and found nothing.
@@ -105,6 +107,9 @@ impl Statistics {
     }
 
     fn stale_from_memory(&self) -> u64 {
-        self.stale_revalidating + self.stale_origin_failed + self.stale_soft_timeout
+        self.stale_revalidating
+            + self.stale_origin_failed
+            + self.stale_soft_timeout
+            + self.stale_suspect
     }
 }

@@ -21,6 +21,10 @@ impl Failure {
         Self { status: StatusCode::BAD_REQUEST, error }
     }
 
+    pub(super) fn unavailable(error: &dyn std::fmt::Display) -> Self {
+        Self { status: StatusCode::SERVICE_UNAVAILABLE, error: error.to_string() }
+    }
+
     pub(super) fn method_not_allowed() -> Self {
         let error = "this page does not take that method; GET / says what each takes".to_owned();
         Self { status: StatusCode::METHOD_NOT_ALLOWED, error }

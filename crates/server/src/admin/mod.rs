@@ -3,6 +3,7 @@
 mod access;
 mod answer;
 mod caches;
+mod events;
 mod extract;
 mod health;
 mod listener;
@@ -42,6 +43,7 @@ fn router(server: Arc<Server>, access: Access) -> Router {
         .route("/caches/{name}/keys/{key}", get(caches::show_key).delete(caches::remove_key))
         .route("/caches/{name}/keys/{key}/expire", axum::routing::post(caches::expire_key))
         .route("/explain/{key}", get(explain_key))
+        .route("/events/{name}", axum::routing::post(events::accept))
         .layer(middleware::from_fn_with_state(Arc::clone(&access), access::require))
         .layer(middleware::from_fn_with_state(access, site::require_own));
     Router::new()
@@ -68,6 +70,7 @@ async fn index(State(server): State<Arc<Server>>) -> Json<serde_json::Value> {
             "/caches/{name}": "one cache; DELETE empties it",
             "/caches/{name}/keys/{key}": "one key, with ?value=true its value; DELETE removes it",
             "/caches/{name}/keys/{key}/expire": "POST makes it stale",
+            "/events/{name}": "POST tells of an event, with ?id= to be told once, ?preview=true to see what it touches",
             "/explain/{key}": "which cache a key belongs to, and why it is treated so",
         },
     }))

@@ -5,6 +5,7 @@ mod cache_options;
 mod check;
 pub(crate) mod database_url;
 mod diagnostic;
+mod event_options;
 mod file_mark;
 mod front_options;
 mod options;
@@ -27,6 +28,9 @@ pub use cache_options::{AgeRule, CacheOptions, ParameterType, PolicyOptions, Ttl
 pub(crate) use check::statement_path;
 pub use check::{KeyShape, check, fuzz, is_protected};
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
+pub use event_options::{
+    ConditionValue, EffectVerb, EventRuleOptions, EventSourceOptions, MissedChoice, ScheduleOptions,
+};
 pub use file_mark::FileMark;
 pub use front_options::ExistingRedisOptions;
 pub use options::{

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::cache_options::{CacheOptions, PolicyOptions};
+use super::event_options::{EventRuleOptions, EventSourceOptions, ScheduleOptions};
 use super::front_options::ExistingRedisOptions;
 use super::origin_options::OriginOptions;
 use super::shared_tier_options::{MemcachedTierOptions, RedisTierOptions};
@@ -42,6 +43,15 @@ pub struct Config {
     /// The caches, by a name of your choice. Tables that an origin serves need
     /// no entry here.
     pub caches: BTreeMap<String, CacheOptions>,
+    /// Where events come from, and for how long they are remembered.
+    #[serde(skip_serializing_if = "EventSourceOptions::is_default")]
+    pub events: EventSourceOptions,
+    /// What events invalidate.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub on: Vec<EventRuleOptions>,
+    /// What is invalidated at certain times.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub schedule: Vec<ScheduleOptions>,
 }
 
 /// The doors: addresses, limits, users, log.

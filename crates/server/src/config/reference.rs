@@ -68,6 +68,9 @@ const SECTIONS: &[(&str, &str, &str)] = &[
     ("[caches.NAME.write]", "CacheWriteOptions", ""),
     ("[caches.NAME.ttl_by_age]", "TtlByAgeOptions", ""),
     ("rules of ttl_by_age", "AgeRule", ""),
+    ("[events]", "EventSourceOptions", ""),
+    ("[[on]]", "EventRuleOptions", ""),
+    ("[[schedule]]", "ScheduleOptions", ""),
 ];
 
 const MEMORY: &str = "\

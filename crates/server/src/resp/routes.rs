@@ -1,6 +1,7 @@
 //! Which cache a key belongs to, as the door asks it.
 
 use bytes::Bytes;
+use larder::event_rules::EventRules;
 use larder_core::Key;
 
 /// A cache that the door serves: the text of rows under keys as bytes.
@@ -17,6 +18,11 @@ pub trait Routes: Send + Sync + 'static {
 
     /// Whether there is no cache at all, so that every key is plain.
     fn is_empty(&self) -> bool;
+
+    /// What events invalidate; `None` where there are no rules for any.
+    fn events(&self) -> Option<&EventRules> {
+        None
+    }
 }
 
 /// No caches: every key is plain.

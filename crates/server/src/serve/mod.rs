@@ -27,6 +27,8 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use larder::Dependencies;
+use larder::event_rules::EventRules;
+use larder::schedule::CalendarStatistics;
 use larder_disk::DiskTier;
 
 pub use connect::{Connected, OpenOrigin};
@@ -40,6 +42,7 @@ pub use surroundings::check_surroundings;
 
 use crate::admin;
 use crate::config::{Config, Diagnostic, Diagnostics, Settings};
+use crate::events;
 use crate::keyspace::{Keyspace, KeyspaceOptions};
 use crate::registry::Registry;
 use crate::resp::{Door, DoorOptions, Monitor};
@@ -55,6 +58,10 @@ pub struct Server {
     pub registry: Arc<Registry>,
     /// What the caches depend on, if any do.
     pub dependencies: Option<Dependencies>,
+    /// What events invalidate.
+    pub events: EventRules,
+    /// What the schedules have done, if there are any.
+    pub schedules: Option<Box<dyn Fn() -> CalendarStatistics + Send + Sync>>,
     /// The keys of no cache.
     pub keyspace: Arc<Keyspace>,
     /// The databases.
@@ -100,6 +107,10 @@ impl Server {
                     tracing::warn!("{}", warning.one_line());
                 }
                 reload::apply(&self.started_with, &old, &new, &self.registry).await;
+                match events::rules_of(&new) {
+                    Ok(rules) => self.events.set_rules(rules),
+                    Err(error) => tracing::error!("the rules of [[on]] stay as they were: {error}"),
+                }
                 self.settings.store(Arc::new(new));
                 self.reloads.note_success();
             }
@@ -163,7 +174,12 @@ async fn start(settings: Settings) -> Result<(Door, Arc<Server>, admin::Listener
     let registry = build::build(&settings, &connected, &plan, &division, surroundings)
         .await
         .map_err(Diagnostics)?;
-    let registry = Arc::new(registry);
+    let targets = || events::ServedCaches::new(registry.served());
+    let event_rules = events::rules(&settings, targets(), shared_tiers.as_ref())
+        .map_err(|error| from_error(&error))?;
+    let calendar = events::calendar(&settings, targets(), disk.as_ref(), shared_tiers.as_ref())
+        .map_err(|error| from_error(&error))?;
+    let registry = Arc::new(registry.with_events(event_rules.clone()));
     // Before clients are answered: until then it would be as if the disk were empty.
     let caught_up = registry.served().iter().map(|cache| cache.cache.until_caught_up(CATCH_UP));
     if !join_all(caught_up).await.iter().all(|caught_up| *caught_up) {
@@ -187,6 +203,8 @@ async fn start(settings: Settings) -> Result<(Door, Arc<Server>, admin::Listener
         settings: ArcSwap::from_pointee(settings),
         registry,
         dependencies,
+        schedules: calendar.as_ref().map(|calendar| Box::new(calendar.watch()) as _),
+        events: event_rules,
         keyspace,
         connected,
         skipped: plan.skipped,
@@ -203,6 +221,10 @@ async fn start(settings: Settings) -> Result<(Door, Arc<Server>, admin::Listener
         draining: AtomicBool::new(false),
     });
     admin.serve(Arc::clone(&server));
+    if let Some(calendar) = calendar {
+        tokio::spawn(calendar.run());
+    }
+    events::listen(&server);
     Ok((door, server, admin))
 }
 

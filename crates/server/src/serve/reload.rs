@@ -132,7 +132,7 @@ fn values(config: &Config) -> BTreeMap<String, Value> {
     let mut values = BTreeMap::new();
     if let Ok(Value::Object(sections)) = serde_json::to_value(config) {
         for (name, section) in &sections {
-            if name != "defaults" {
+            if name != "defaults" && name != "on" {
                 flatten(name, section, &mut values);
             }
         }

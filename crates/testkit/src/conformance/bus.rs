@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use larder_core::{
     Announcement, Bus, BusEvent, BusMessage, BusPosition, Change, Key, Subscription, Tag, Verb,
-    Version,
+    Version, Window,
 };
 
 /// Within which everything happens that is to happen, on a busy machine, too.
@@ -105,6 +105,7 @@ pub async fn announcements_arrive_as_they_were_made<B: Bus>(one: B, two: B) {
     let keys = [every_byte, b"\r\n \0".to_vec(), b"conformance:{a}:[b]".to_vec()].map(Key::new);
     let many = (0..300).map(|number| Key::new(format!("conformance:bus:{number}")));
     let tags = ["artist:miles", "é\u{301} \u{10FFFF}\r\n\0", ""].map(Tag::new);
+    let window = Window { length: Duration::from_secs(30), ends_at_millis: 1_234_567_890_123 };
     let changes = [
         Change::Keys(keys.to_vec()),
         Change::Keys(many.collect()),
@@ -112,6 +113,8 @@ pub async fn announcements_arrive_as_they_were_made<B: Bus>(one: B, two: B) {
         Change::All,
         Change::Writing { keys: keys.to_vec(), write: u64::MAX, within: Duration::from_millis(7) },
         Change::Written { keys: keys.to_vec(), write: 0 },
+        Change::Gradual { change: Box::new(Change::Tags(tags.to_vec())), window },
+        Change::Gradual { change: Box::new(Change::Keys(keys.to_vec())), window },
     ];
     let mut made = Vec::new();
     for change in changes {

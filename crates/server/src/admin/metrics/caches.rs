@@ -90,6 +90,7 @@ fn reads(looks: &[Look]) -> Vec<Family> {
                     ("origin_failed", it.stale_origin_failed),
                     ("soft_timeout", it.stale_soft_timeout),
                     ("slow_load", it.stale_slow_load),
+                    ("suspect", it.stale_suspect),
                 ]
             }),
         ),

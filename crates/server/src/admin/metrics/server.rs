@@ -10,6 +10,7 @@ use crate::serve::Server;
 pub(super) fn families(server: &Server) -> Vec<Family> {
     let mut families = process(server);
     families.extend(door(server));
+    families.extend(events(server));
     families.extend(plain_keys(server));
     families.extend(server.door.front_statistics().into_iter().flat_map(|it| front(&it)));
     families
@@ -69,6 +70,30 @@ fn door(server: &Server) -> Vec<Family> {
         count(table::RECEIVED_BYTES, door.input_bytes),
         count(table::SENT_BYTES, door.output_bytes),
     ]
+}
+
+fn events(server: &Server) -> Vec<Family> {
+    let outcome = |(name, count): (&str, u64)| (vec![("outcome", name.to_owned())], count);
+    let events = server.events.statistics();
+    let of_events = [
+        ("applied", events.applied),
+        ("ignored", events.ignored),
+        ("repeated", events.repeated),
+        ("refused", events.refused),
+        ("failed", events.failed),
+    ];
+    let mut families = vec![counter(table::EVENTS, of_events.map(outcome).to_vec())];
+    if let Some(schedules) = &server.schedules {
+        let runs = schedules();
+        let of_runs = [
+            ("on_time", runs.run - runs.late),
+            ("late", runs.late),
+            ("elsewhere", runs.elsewhere),
+            ("failed", runs.failed),
+        ];
+        families.push(counter(table::SCHEDULE_RUNS, of_runs.map(outcome).to_vec()));
+    }
+    families
 }
 
 fn plain_keys(server: &Server) -> Vec<Family> {

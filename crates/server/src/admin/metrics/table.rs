@@ -67,6 +67,10 @@ metrics! {
         "Redis clients disconnected because what they sent was no command";
     RECEIVED_BYTES: Counter "larder_received_bytes" [], "Bytes read from Redis clients";
     SENT_BYTES: Counter "larder_sent_bytes" [], "Bytes written to Redis clients";
+    EVENTS: Counter "larder_events" ["outcome"],
+        "Events by what became of them: applied, ignored, repeated, refused or failed";
+    SCHEDULE_RUNS: Counter "larder_schedule_runs" ["outcome"],
+        "Due times of schedules: run on time or late, run elsewhere, or failed and tried again";
     PLAIN_KEYS: Gauge "larder_plain_keys" [], "Keys of no cache";
     PLAIN_KEYS_BYTES: Gauge "larder_plain_keys_bytes" [], "What they take";
     PLAIN_KEYS_BUDGET_BYTES: Gauge "larder_plain_keys_budget_bytes" [], "What they may take";

@@ -2,6 +2,7 @@
 //! place, the limit and the remedy.
 
 mod caches;
+mod events;
 mod front;
 mod keys;
 mod origins;
@@ -31,6 +32,7 @@ pub fn check(source: &Source) -> Parsed {
         front::check(&mut checker);
         origins::check(&mut checker);
         caches::check(&mut checker);
+        events::check(&mut checker);
         let found = checker.found;
         parsed.diagnostics.0.extend(found);
     }

@@ -4,6 +4,7 @@
 mod client;
 mod config;
 mod connection;
+mod events;
 mod generic;
 mod info;
 mod introspection;
@@ -22,6 +23,7 @@ use super::command::Command;
 pub(crate) fn all() -> Vec<Command> {
     [
         connection::COMMANDS,
+        events::COMMANDS,
         generic::COMMANDS,
         larder::COMMANDS,
         scan::COMMANDS,
