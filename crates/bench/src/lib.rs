@@ -5,7 +5,9 @@
 //! |---|---|
 //! | `hits` | what does a hit in memory cost beside other caches? |
 //! | `resp` | what does a GET or SET over the network cost beside redis-server? |
+//! | `front` | what does it cost to put Larder in front of a Redis, and what does it save? |
 //! | `memory` | how far is resident memory from the budget? |
+//! | `invalidate` | what does it take to invalidate a million entries at once? |
 //! | `fleet` | how soon does a node hear what another has invalidated? |
 //! | `stampede` | how many queries does a database get when everybody asks at once? |
 //!
@@ -14,6 +16,7 @@
 
 pub mod load;
 pub mod process;
+pub mod redis_benchmark;
 pub mod report;
 
 /// The middle value; of an even number, the mean of the two in the middle.

@@ -4,12 +4,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use arc_swap::ArcSwap;
 use larder_core::{
-    Clock, DynOrigin, Error, ErrorKind, HeapSize, Moment, Origin, Result, SharedKey, Tags, Ttl,
+    Clock, DynOrigin, Error, ErrorKind, HeapSize, KeyPattern, Moment, Origin, Result, SharedKey,
+    Tags, Ttl,
 };
 use larder_memory::{Budget, Limit, MemoryTier, Options};
 
 use crate::cache::Cache;
-use crate::engine::{CacheKey, CacheValue, Engine, Rules};
+use crate::dependencies::{Dependence, Dependencies, FieldRule};
+use crate::engine::{CacheKey, CacheValue, Engine, Levels, Rules};
 use crate::fleet::{Fleet, Seat};
 use crate::flight::Flights;
 use crate::lower::{Lower, Stores};
@@ -93,6 +95,19 @@ pub struct CacheBuilder<K, V> {
     rules: Rules<K, V>,
     clock: Clock,
     runtime: Option<tokio::runtime::Handle>,
+    dependencies: Option<Join<K, V>>,
+    fields: Option<FieldRule<K, V>>,
+    tagged_by_origin: bool,
+}
+
+/// Joins a group, once the name and the fleet are known.
+type Join<K, V> = Box<dyn FnOnce(Joining<'_, K, V>) -> Result<Dependence<K, V>> + Send>;
+
+struct Joining<'b, K, V> {
+    cache: &'b str,
+    fleet: Option<&'b Fleet>,
+    fields: Option<FieldRule<K, V>>,
+    tagged_by_origin: bool,
 }
 
 impl<K: CacheKey, V: CacheValue> CacheBuilder<K, V> {
@@ -105,9 +120,12 @@ impl<K: CacheKey, V: CacheValue> CacheBuilder<K, V> {
             origin: None,
             guard: None,
             policy: Policy::default(),
-            rules: Rules { ttl: None, tags: None, fallback: None },
+            rules: Rules { ttl: None, tags: None, fallback: None, levels: None },
             clock: Clock::monotonic(),
             runtime: None,
+            dependencies: None,
+            fields: None,
+            tagged_by_origin: false,
         }
     }
 
@@ -130,6 +148,39 @@ impl<K: CacheKey, V: CacheValue> CacheBuilder<K, V> {
         K: SharedKey,
     {
         self.seat = Some(Seat::new(fleet));
+        self
+    }
+
+    /// The caches that it depends on and that depend on it: what changes in one
+    /// invalidates what others have computed from it (I3). Default: none.
+    pub fn dependencies(mut self, dependencies: &Dependencies) -> Self
+    where
+        K: SharedKey,
+    {
+        let group = dependencies.clone();
+        self.dependencies = Some(Box::new(move |joining| {
+            let Joining { cache, fleet, fields, tagged_by_origin } = joining;
+            let node = group.enter(cache, fleet)?;
+            Dependence::new(group, node, fields, tagged_by_origin)
+        }));
+        self
+    }
+
+    /// The value of a field of an entry by its name, where dependencies name fields
+    /// that are no part of the key. The value of the entry is `None` where the origin
+    /// has no such key. An entry without the field does not depend on anything by it.
+    pub fn fields(
+        mut self,
+        fields: impl Fn(&K, Option<&V>, &str) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        self.fields = Some(Arc::new(fields));
+        self
+    }
+
+    /// The origin gives its answers the tags of what they were computed from, by
+    /// [`crate::Edge::tag_of`], in the place of [`CacheBuilder::fields`].
+    pub fn tagged_by_origin(mut self) -> Self {
+        self.tagged_by_origin = true;
         self
     }
 
@@ -179,6 +230,17 @@ impl<K: CacheKey, V: CacheValue> CacheBuilder<K, V> {
         self
     }
 
+    /// The pattern of its keys: those that begin alike can then be invalidated at once,
+    /// with [`Cache::remove_prefix`] and its kin (I1). Each entry has a tag for each
+    /// parameter of its key but the last.
+    pub fn prefixes(mut self, pattern: KeyPattern) -> Self
+    where
+        K: SharedKey,
+    {
+        self.rules.levels = Some(Levels { pattern, encode: K::to_key, decode: K::from_key });
+        self
+    }
+
     /// The answer when the origin fails and nothing stale is at hand (R5),
     /// labelled [`crate::Freshness::Fallback`] and never kept. `None`: an error
     /// after all.
@@ -208,8 +270,14 @@ impl<K: CacheKey, V: CacheValue> CacheBuilder<K, V> {
     /// [`ErrorKind::Config`] if options contradict each other, or the runtime has
     /// no timer; the error names the remedy.
     pub fn build(self) -> Result<Cache<K, V>> {
-        let Self { name, memory, stores, seat, origin, guard, policy, rules, clock, runtime } =
-            self;
+        let Self { name, memory, stores, seat, origin, guard, policy, rules, clock, .. } = self;
+        let (runtime, fields, tagged_by_origin) =
+            (self.runtime, self.fields, self.tagged_by_origin);
+        let dependence = self.dependencies.map(|join| {
+            let fleet = seat.as_ref().map(|seat| &seat.fleet);
+            join(Joining { cache: &name, fleet, fields, tagged_by_origin })
+        });
+        let dependence = dependence.transpose().map_err(|error| error.with("cache", &name))?;
         let memory = memory.unwrap_or_else(|| Memory::entries(10_000));
         memory.check().map_err(|error| error.with("cache", &name))?;
         let lower = stores.map(|stores| Lower::new(&name, policy.class, stores, seat.is_some()));
@@ -257,12 +325,16 @@ impl<K: CacheKey, V: CacheValue> CacheBuilder<K, V> {
             closing: AtomicBool::new(false),
             trusted_until: AtomicU64::new(if seat.is_some() { 0 } else { u64::MAX }),
             doubted_below: AtomicU64::new(0),
+            memory_doubted_below: AtomicU64::new(0),
+            expired_below: AtomicU64::new(0),
             settles_at,
             writes_settle_at: AtomicU64::new(0),
             seat,
+            dependence,
         });
         maintenance::start(&engine);
         engine.attend_fleet();
+        engine.attend_dependencies();
         Ok(Cache::new(engine))
     }
 }

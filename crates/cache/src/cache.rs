@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use larder_core::{
-    Action, BatchError, BoxError, Error, Loaded, Result, Tag, Version, Write, WriteAbilities,
-    Written,
+    Action, BatchError, BoxError, Cover, Error, Loaded, Result, Tag, Verb, Version, Write,
+    WriteAbilities, Written,
 };
 
 use crate::builder::CacheBuilder;
@@ -275,6 +275,59 @@ impl<K: CacheKey, V: CacheValue> Cache<K, V> {
         self.0.remove_tag(&tag.into()).await
     }
 
+    /// Every entry whose key begins so is gone (I1): with the pattern
+    /// `order:{customer}:{id}` everything of a customer by `order:17:`. O(1), however
+    /// many there are. A prefix that ends within a parameter reaches what has the
+    /// parameters before it: what was reached is returned, and whether it is more than
+    /// was asked for. One round trip for each store, and one for the bus of a fleet.
+    ///
+    /// # Errors
+    /// As [`Cache::expire`]; [`larder_core::ErrorKind::Config`] without
+    /// [`CacheBuilder::prefixes`].
+    ///
+    /// # Cancel safety
+    /// As [`Cache::expire`].
+    pub async fn remove_prefix(&self, prefix: &str) -> Result<Cover> {
+        self.0.invalidate_prefix(prefix, Verb::Remove).await
+    }
+
+    /// Every entry whose key begins so is no longer fresh. As
+    /// [`Cache::remove_prefix`] otherwise.
+    ///
+    /// # Errors
+    /// As [`Cache::remove_prefix`].
+    ///
+    /// # Cancel safety
+    /// As [`Cache::expire`].
+    pub async fn expire_prefix(&self, prefix: &str) -> Result<Cover> {
+        self.0.invalidate_prefix(prefix, Verb::Expire).await
+    }
+
+    /// Every entry whose key this glob matches is gone, `*` standing for any text. It
+    /// reaches what the text before the first `*` does: as
+    /// [`Cache::remove_prefix`] otherwise.
+    ///
+    /// # Errors
+    /// As [`Cache::remove_prefix`].
+    ///
+    /// # Cancel safety
+    /// As [`Cache::expire`].
+    pub async fn remove_matching(&self, glob: &str) -> Result<Cover> {
+        self.0.invalidate_glob(glob, Verb::Remove).await
+    }
+
+    /// Every entry whose key this glob matches is no longer fresh. As
+    /// [`Cache::remove_matching`] otherwise.
+    ///
+    /// # Errors
+    /// As [`Cache::remove_prefix`].
+    ///
+    /// # Cancel safety
+    /// As [`Cache::expire`].
+    pub async fn expire_matching(&self, glob: &str) -> Result<Cover> {
+        self.0.invalidate_glob(glob, Verb::Expire).await
+    }
+
     /// Every entry is gone, and no load that began before brings one back. O(1);
     /// the memory is given back in the background. Returns the version of the
     /// change. One round trip for each
@@ -287,6 +340,17 @@ impl<K: CacheKey, V: CacheValue> Cache<K, V> {
     /// As [`Cache::expire`].
     pub async fn clear(&self) -> Result<Version> {
         self.0.clear().await
+    }
+
+    /// Waits until stores of this process alone have heard what other nodes said while
+    /// it was not there, at most this long. Returns whether they have: before, they are
+    /// not read. Returns at once if there is no such store or no fleet, and if the bus
+    /// cannot be heard now: it is tried again in the background.
+    ///
+    /// # Cancel safety
+    /// A dropped wait changes nothing.
+    pub async fn until_caught_up(&self, patience: Duration) -> bool {
+        self.0.until_caught_up(patience).await
     }
 
     /// What memory knows about a key, without counting as a read of it.

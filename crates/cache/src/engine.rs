@@ -3,9 +3,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
-use larder_core::{Clock, DynOrigin, Error, ErrorKind, Moment, Result, Tags, Ttl, Version};
+use larder_core::{
+    Clock, DynOrigin, Error, ErrorKind, Key, KeyPattern, Moment, Result, Tags, Ttl, Version,
+};
 use larder_memory::MemoryTier;
 
+use crate::dependencies::Dependence;
 use crate::fleet::Seat;
 use crate::flight::Flights;
 use crate::lower::Lower;
@@ -51,12 +54,19 @@ pub(crate) struct Engine<K, V> {
     pub(crate) closing: AtomicBool,
     /// The other nodes, if there are any.
     pub(crate) seat: Option<Seat<K>>,
+    /// What it depends on and what depends on it, if anything is declared.
+    pub(crate) dependence: Option<Dependence<K, V>>,
     /// Until when memory is trusted, in nanoseconds of the clock: for ever where
     /// nobody else changes what it holds.
     pub(crate) trusted_until: AtomicU64,
     /// What memory holds of older versions may have been invalidated without this
     /// node's hearing of it.
     pub(crate) doubted_below: AtomicU64,
+    /// The same where memory holds it as expired: what a store has of older versions
+    /// may be valid still.
+    pub(crate) memory_doubted_below: AtomicU64,
+    /// Entries of older versions were expired all together, by somebody who said so.
+    pub(crate) expired_below: AtomicU64,
     /// Until when a store that is told of changes after the bus may still be told of
     /// one that was announced before this node listened.
     pub(crate) settles_at: Moment,
@@ -70,6 +80,24 @@ pub(crate) struct Rules<K, V> {
     pub(crate) ttl: Option<TtlRule<K, V>>,
     pub(crate) tags: Option<TagRule<K, V>>,
     pub(crate) fallback: Option<Fallback<K, V>>,
+    pub(crate) levels: Option<Levels<K>>,
+}
+
+/// The pattern of a cache's keys, so that those that begin alike can be invalidated at
+/// once.
+pub(crate) struct Levels<K> {
+    pub(crate) pattern: KeyPattern,
+    pub(crate) encode: fn(&K) -> Key,
+    pub(crate) decode: fn(&Key) -> Option<K>,
+}
+
+impl<K> Levels<K> {
+    /// The tags of everything that begins as this key does.
+    pub(crate) fn tags(&self, key: &K) -> Tags {
+        let key = (self.encode)(key);
+        let text = std::str::from_utf8(key.as_bytes()).unwrap_or_default();
+        Tags::new(self.pattern.level_tags(text))
+    }
 }
 
 impl<K: CacheKey, V: CacheValue> Engine<K, V> {

@@ -39,12 +39,14 @@
 //! | write through to the origin | [`Cache::write`], [`Cache::write_all`] |
 //! | change a value in place | [`Cache::update`] |
 //! | invalidate a key | [`Cache::remove`], [`Cache::expire`] |
-//! | invalidate many | [`Cache::remove_tag`], [`Cache::expire_tag`], [`Cache::clear`] |
+//! | invalidate many | [`Cache::remove_tag`], [`Cache::expire_tag`], [`Cache::remove_prefix`], [`Cache::remove_matching`], [`Cache::clear`] |
+//! | invalidate what depends on it, too | [`Dependencies`], [`CacheBuilder::dependencies`] |
 //! | agree with other processes | [`Fleet::join`], [`CacheBuilder::fleet`] |
 //! | know what happens | [`Cache::statistics`], [`Cache::events`], [`Cache::inspect`] |
 
 mod builder;
 mod cache;
+mod dependencies;
 mod engine;
 mod fleet;
 mod flight;
@@ -63,16 +65,20 @@ mod telemetry;
 
 pub use builder::{CacheBuilder, Memory};
 pub use cache::Cache;
+pub use dependencies::{
+    Cascade, CascadeBound, CascadeBounds, Dependencies, DependencyGraph, DependencyStatistics,
+    Edge, GraphBuilder, Node, Step, Touch, Touched,
+};
 pub use engine::{CacheKey, CacheValue};
 pub use fleet::{Fleet, FleetOptions, FleetStatistics};
 pub use hit::{Freshness, Hit, StaleReason, Tier};
 pub use inspection::Inspection;
 pub use larder_core::{
-    Action, BatchError, BoxError, Bus, BytesCodec, Class, Clock, Codec, Decimal, DynBus, DynLease,
-    DynOrigin, DynStore, Entry, Error, ErrorKind, Expected, HeapSize, JsonCodec, Key, KeyBuilder,
-    KeyPattern, Lease, LoadCause, LoadContext, Loaded, ManualClock, Moment, Origin, Outcome,
-    PatternError, Result, SharedKey, Store, Tag, Tags, Ttl, TtlClass, Value, Version, Write,
-    WriteAbilities, Written, canonical_json, json_hash,
+    Action, BatchError, BoxError, Bus, BytesCodec, Class, Clock, Codec, Cover, Decimal, DynBus,
+    DynLease, DynOrigin, DynStore, Entry, Error, ErrorKind, Expected, HeapSize, JsonCodec, Key,
+    KeyBuilder, KeyPattern, Lease, LoadCause, LoadContext, Loaded, ManualClock, Moment, Origin,
+    Outcome, PatternError, Reach, Result, SharedKey, Store, Tag, Tags, Ttl, TtlClass, Value,
+    Version, Write, WriteAbilities, Written, canonical_json, json_hash,
 };
 pub use larder_memory::{Limit, MemoryStatistics, RemovalCause, RemovalCounts};
 pub use lower::{LeaseStatistics, StoreStatistics, Stores};
@@ -101,6 +107,8 @@ mod guide {
     struct StampedeProtection;
     #[doc = include_str!("../../../docs/guide/tiers.md")]
     struct Tiers;
+    #[doc = include_str!("../../../docs/guide/dependencies.md")]
+    struct WhatDependsOnWhat;
     #[doc = include_str!("../../../docs/guide/many-nodes.md")]
     struct ManyNodes;
 }

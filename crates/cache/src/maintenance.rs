@@ -40,6 +40,7 @@ fn turn<K: CacheKey, V: CacheValue>(engine: &Weak<Engine<K, V>>) -> Turn {
     let swept = engine.memory.sweep(engine.clock.now(), BATCH);
     if !swept.more {
         engine.tell_stores_again();
+        engine.catch_up_later();
     }
     if swept.more { Turn::More } else { Turn::Done }
 }

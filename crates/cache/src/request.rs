@@ -173,6 +173,13 @@ impl<'c, K: CacheKey, V: CacheValue> Put<'c, K, V> {
         self
     }
 
+    /// From which entries of other caches it was computed, as
+    /// [`larder_core::Loaded::derived_from`] says.
+    pub fn derived_from<T: Into<Tag>>(mut self, sources: impl IntoIterator<Item = T>) -> Self {
+        self.terms.sources = Tags::new(sources);
+        self
+    }
+
     pub(crate) fn new(engine: &'c Arc<Engine<K, V>>, key: &'c K, value: V) -> Self {
         Self { engine, key, value, terms: PutTerms::default() }
     }
@@ -185,7 +192,7 @@ impl<'c, K: CacheKey, V: CacheValue> IntoFuture for Put<'c, K, V> {
 
     fn into_future(self) -> Self::IntoFuture {
         let Self { engine, key, value, terms } = self;
-        if engine.lower.is_none() && engine.seat.is_none() {
+        if engine.lower.is_none() && engine.seat.is_none() && engine.dependence.is_none() {
             let put = engine.put_in_memory(key, value, &terms, None);
             return Either::Left(ready(put.map(|(version, _)| version)));
         }

@@ -128,6 +128,10 @@ pub enum BusEvent {
         /// this node had heard of or been given: what began before is told by its
         /// version.
         version: Version,
+        /// Only this reader has missed something: the server that keeps the order has
+        /// been the one all along, and every change it has acknowledged is in stores
+        /// that follow it in step. In doubt it is not so.
+        is_intact: bool,
     },
     /// The connection was made anew, perhaps to another server that lacks what
     /// the old one had acknowledged. Whoever announced a change a short time ago
@@ -155,8 +159,9 @@ pub trait Bus: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Version>> + Send;
 
     /// Listens from behind `after`, or from the head. `known` is the highest
-    /// version the caller knows of. Returns once it is known whether `after` can
-    /// be continued; if not, [`BusEvent::Lost`] is the first event.
+    /// version the caller knows of: what is announced from now on has a higher one.
+    /// Returns once it is known whether `after` can be continued; if not,
+    /// [`BusEvent::Lost`] is the first event.
     fn subscribe(
         &self,
         after: Option<BusPosition>,

@@ -15,7 +15,7 @@ use crate::{Class, Error, ErrorKind, Result, StoredEntry, Tag, Tags, Ttl, Value,
 /// |---|---|
 /// | 0 | `L` |
 /// | 1 | the format: 1 |
-/// | 2 | 0: known to be absent, 1: a value, 2: a gravestone |
+/// | 2 | 0: known to be absent, 1: a value, 2: a gravestone, 3: a packed value |
 /// | 3 | flags; 1: expired before its time |
 /// | 4 | the class, as its place in [`Class::ALL`] |
 /// | 5 | the codec |
@@ -27,7 +27,7 @@ use crate::{Class, Error, ErrorKind, Result, StoredEntry, Tag, Tags, Ttl, Value,
 /// | 40–47 | stale for, likewise |
 /// | 48–55 | what the load took, in microseconds |
 /// | 56– | each tag: two bytes of length, then its name |
-/// | then | the value |
+/// | then | the value; packed, four bytes of its length and a frame of zstd |
 ///
 /// A reader takes format 1 only; anything else is a decode error, which is a
 /// miss to whoever reads. A later format that this one cannot read has another
@@ -43,6 +43,8 @@ pub enum Frame {
         /// When the read at the origin began, in microseconds of the store's
         /// clock.
         read_at_micros: u64,
+        /// Whether the value is packed still: see [`Frame::unpacked`].
+        is_packed: bool,
     },
     /// The key was removed: nothing older than this is put any more.
     Gravestone(Version),
@@ -76,6 +78,8 @@ const MAGIC: u8 = b'L';
 const FORMAT: u8 = 1;
 const KIND_ABSENT: u8 = 0;
 const KIND_PRESENT: u8 = 1;
+/// No flag: a program that does not know it must not take the bytes for the value.
+const KIND_PACKED: u8 = 3;
 const FOREVER: u64 = u64::MAX;
 
 impl Frame {
@@ -108,6 +112,46 @@ impl Frame {
         Ok(bytes)
     }
 
+    /// The same with a value of more than this many bytes packed, if that makes it
+    /// shorter by an eighth at least. Costs some 2 ms for each MiB of such a value.
+    ///
+    /// # Errors
+    /// As [`Frame::encode`].
+    #[cfg(feature = "zstd")]
+    pub fn encode_packed(
+        entry: &StoredEntry,
+        floor: Version,
+        read_at_micros: u64,
+        above: Option<usize>,
+    ) -> Result<Vec<u8>> {
+        let is_long = |value: &&Bytes| above.is_some_and(|above| value.len() > above);
+        let packed = entry.value.as_option().filter(is_long).and_then(|value| pack(value));
+        let Some(packed) = packed else { return Self::encode(entry, floor, read_at_micros) };
+        let entry = StoredEntry { value: Value::Present(packed.into()), ..entry.clone() };
+        let mut bytes = Self::encode(&entry, floor, read_at_micros)?;
+        bytes[frame_layout::KIND] = KIND_PACKED;
+        Ok(bytes)
+    }
+
+    /// The frame with its value as it was put. A value that is not packed is not
+    /// copied.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Decode`] if the value is longer than `value_bytes_max`, which is
+    /// known before anything is unpacked, or does not hold what it says; and if this
+    /// program was built without the feature `zstd`.
+    pub fn unpacked(self, value_bytes_max: usize) -> Result<Self> {
+        match self {
+            Self::Entry { mut entry, floor, read_at_micros, is_packed: true } => {
+                if let Value::Present(bytes) = &entry.value {
+                    entry.value = Value::Present(unpack(bytes, value_bytes_max)?);
+                }
+                Ok(Self::Entry { entry, floor, read_at_micros, is_packed: false })
+            }
+            frame => Ok(frame),
+        }
+    }
+
     /// The bytes of a gravestone.
     #[must_use]
     pub fn encode_gravestone(floor: Version) -> Vec<u8> {
@@ -119,7 +163,7 @@ impl Frame {
         bytes
     }
 
-    /// What these bytes say. Values are not copied.
+    /// What these bytes say. Values are not copied, and packed as they are.
     ///
     /// # Errors
     /// [`ErrorKind::Decode`] if they are no frame of this format: whoever reads
@@ -155,7 +199,7 @@ impl Frame {
             return Err(undecodable("the tags of a stored entry are cut off", bytes));
         };
         let value = match kind {
-            KIND_PRESENT => Value::Present(rest),
+            KIND_PRESENT | KIND_PACKED => Value::Present(rest),
             KIND_ABSENT => Value::Absent,
             _ => return Err(undecodable("a stored entry of an unknown kind", bytes)),
         };
@@ -170,8 +214,45 @@ impl Frame {
             tags,
             class,
         };
-        Ok(Self::Entry { entry, floor, read_at_micros })
+        let is_packed = kind == KIND_PACKED;
+        Ok(Self::Entry { entry, floor, read_at_micros, is_packed })
     }
+}
+
+/// The length, and a frame of zstd; `None` if that is not much shorter.
+#[cfg(feature = "zstd")]
+fn pack(value: &[u8]) -> Option<Vec<u8>> {
+    /// Fast: stores are filled while somebody waits for the same thread.
+    const LEVEL: i32 = 1;
+    let length = u32::try_from(value.len()).ok()?;
+    let packed = zstd::bulk::compress(value, LEVEL).ok()?;
+    let is_worth_it = packed.len() + PACKED_HEAD_BYTES <= value.len() - value.len() / 8;
+    is_worth_it.then(|| [&length.to_be_bytes(), packed.as_slice()].concat())
+}
+
+/// The length in front of a packed value.
+#[cfg(feature = "zstd")]
+const PACKED_HEAD_BYTES: usize = 4;
+
+#[cfg(feature = "zstd")]
+fn unpack(packed: &Bytes, value_bytes_max: usize) -> Result<Bytes> {
+    let mut rest = packed.clone();
+    let length = rest.try_get_u32().ok().map(|length| length as usize);
+    // Nothing is reserved on the word of bytes from outside beyond the limit, and
+    // zstd writes no more than was reserved.
+    let Some(length) = length.filter(|length| *length <= value_bytes_max) else {
+        return Err(undecodable("a packed value is cut off, or too long", packed)
+            .with("value_bytes_max", value_bytes_max));
+    };
+    match zstd::bulk::decompress(&rest, length) {
+        Ok(value) if value.len() == length => Ok(value.into()),
+        _ => Err(undecodable("a packed value does not hold what it says", packed)),
+    }
+}
+
+#[cfg(not(feature = "zstd"))]
+fn unpack(packed: &Bytes, _: usize) -> Result<Bytes> {
+    Err(undecodable("this program cannot unpack values", packed))
 }
 
 fn take_tags(rest: &mut Bytes, count: u16) -> Option<Tags> {
@@ -257,7 +338,55 @@ mod tests {
             let floor = Version::new(floor);
             let bytes = Frame::encode(&entry, floor, read_at_micros).expect("few tags");
             let frame = Frame::decode(&Bytes::from(bytes)).expect("it was encoded");
-            prop_assert_eq!(frame, Frame::Entry { entry, floor, read_at_micros });
+            let is_packed = false;
+            prop_assert_eq!(frame, Frame::Entry { entry, floor, read_at_micros, is_packed });
+        }
+
+        #[cfg(feature = "zstd")]
+        #[test]
+        fn what_was_packed_is_unpacked(
+            entry in entries(),
+            times in 0..200_usize,
+            above in proptest::option::of(0..2000_usize),
+        ) {
+            let value = entry.value.as_option().map(|value| Bytes::from(value.repeat(times)));
+            let entry = StoredEntry { value: value.clone().into(), ..entry };
+            let length = value.map_or(0, |value| value.len());
+            let packed = Frame::encode_packed(&entry, Version::ZERO, 7, above).expect("few tags");
+            let plain = Frame::encode(&entry, Version::ZERO, 7).expect("few tags");
+            prop_assert!(packed.len() <= plain.len());
+            if above.is_none_or(|above| length <= above) {
+                prop_assert_eq!(&packed, &plain);
+            }
+            let frame = Frame::decode(&Bytes::from(packed)).expect("it was encoded");
+            let is_packed = matches!(frame, Frame::Entry { is_packed: true, .. });
+            let unpacked = frame.clone().unpacked(length);
+            prop_assert_eq!(unpacked.ok(), Frame::decode(&Bytes::from(plain)).ok());
+            // A limit is a limit, whatever the bytes say.
+            if is_packed {
+                let error = frame.unpacked(length - 1).expect_err("it is longer");
+                prop_assert_eq!(error.kind(), ErrorKind::Decode);
+            }
+        }
+
+        #[cfg(feature = "zstd")]
+        #[test]
+        fn any_packed_bytes_are_unpacked_or_refused(
+            length in prop_oneof![0..5000_u32, any::<u32>()],
+            text in vec(any::<u8>(), 0..400),
+            cut in 0..500_usize,
+            change in proptest::option::of((0..300_usize, any::<u8>())),
+        ) {
+            let mut packed = zstd::bulk::compress(&text.repeat(9), 1).expect("it fits");
+            if let Some((at, to)) = change && at < packed.len() {
+                packed[at] = to;
+            }
+            packed.truncate(cut);
+            let packed = Bytes::from([&length.to_be_bytes(), packed.as_slice()].concat());
+            match unpack(&packed, 4000) {
+                Ok(value) => prop_assert!(value.len() == length as usize && value.len() <= 4000),
+                Err(error) => prop_assert_eq!(error.kind(), ErrorKind::Decode),
+            }
         }
 
         #[test]
@@ -299,12 +428,29 @@ mod tests {
         let frame = Frame::decode(&Bytes::from(bytes)).expect("a frame");
         let expected = StoredEntry { fresh_for: Ttl::For(Duration::ZERO), ..entry };
         let floor = Version::new(7);
-        assert_eq!(frame, Frame::Entry { entry: expected, floor, read_at_micros: 9 });
+        let is_packed = false;
+        assert_eq!(frame, Frame::Entry { entry: expected, floor, read_at_micros: 9, is_packed });
         let gravestone = Frame::encode_gravestone(Version::new(5));
         assert_eq!(gravestone[frame_layout::KIND], KIND_GRAVESTONE);
         assert_eq!(gravestone[frame_layout::FLOOR], 5_u64.to_be_bytes());
         let frame = Frame::decode(&Bytes::from(gravestone)).expect("a frame");
         assert_eq!(frame, Frame::Gravestone(Version::new(5)));
+    }
+
+    /// A few hundred bytes that would become a gigabyte.
+    #[cfg(feature = "zstd")]
+    #[test]
+    fn a_bomb_is_refused_before_it_goes_off() {
+        let megabyte = vec![0; 1 << 20];
+        let packed = zstd::bulk::compress(&megabyte, 1).expect("it fits");
+        assert!(packed.len() < 1000);
+        let bomb = |length: u32, limit| {
+            unpack(&Bytes::from([&length.to_be_bytes(), packed.as_slice()].concat()), limit)
+        };
+        assert_eq!(bomb(1 << 20, 1 << 20).expect("within the limit").len(), 1 << 20);
+        for (length, limit) in [(1 << 20, (1 << 20) - 1), (1 << 30, 1 << 20), (1000, 1 << 20)] {
+            assert_eq!(bomb(length, limit).expect_err("a bomb").kind(), ErrorKind::Decode);
+        }
     }
 
     #[test]

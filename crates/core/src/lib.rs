@@ -49,12 +49,17 @@ pub use error::{BoxError, Error, ErrorKind, Result};
 pub use frame::{Frame, frame_layout};
 pub use heap_size::{HeapSize, allocation_size};
 pub use journal::{Journal, JournalOffset, JournalRecord};
-pub use key::{Key, KeyBuilder, KeyPattern, PatternError, SharedKey, canonical_json, json_hash};
+pub use key::{
+    Cover, Key, KeyBuilder, KeyPattern, PatternError, Reach, SharedKey, canonical_json, json_hash,
+    level_tag,
+};
 pub use lease::{DynLease, Lease, LeaseGrant, LeaseToken};
 pub use loaded::{LoadCause, LoadContext, Loaded, Outcome};
 pub use moment::Moment;
 pub use origin::{BoxFuture, DynOrigin, Origin};
-pub use store::{Capabilities, DynStore, Mark, PutCondition, PutOutcome, Store, StoredEntry};
+pub use store::{
+    Capabilities, DynStore, HeardUpTo, Mark, PutCondition, PutOutcome, Store, StoredEntry,
+};
 pub use tag::{Tag, Tags};
 pub use ttl::{Ttl, TtlClass};
 pub use version::Version;

@@ -80,6 +80,9 @@ pub struct Loaded<V> {
     pub ttl: Option<Ttl>,
     /// What invalidates it, beside the tags the cache derives from the key.
     pub tags: Tags,
+    /// From which entries of other caches it was computed, as
+    /// [`Loaded::derived_from`] says.
+    pub sources: Tags,
     /// How sensitive it is, if that depends on the value.
     pub class: Option<Class>,
 }
@@ -125,6 +128,16 @@ impl<V> Loaded<V> {
         self
     }
 
+    /// Says from which entries of other caches it was computed, such as
+    /// `customer:17`, or from what has a tag, such as `tag:price-list:2`: a change of
+    /// one of them invalidates it. The cache has to be declared as one whose loaders
+    /// say so. Of more than 64, any change of those caches does.
+    #[must_use]
+    pub fn derived_from<T: Into<Tag>>(mut self, sources: impl IntoIterator<Item = T>) -> Self {
+        self.sources = self.sources.union(&Tags::new(sources));
+        self
+    }
+
     /// Sets how sensitive it is.
     #[must_use]
     pub const fn class(mut self, class: Class) -> Self {
@@ -133,7 +146,7 @@ impl<V> Loaded<V> {
     }
 
     const fn of(outcome: Outcome<V>) -> Self {
-        Self { outcome, ttl: None, tags: Tags::NONE, class: None }
+        Self { outcome, ttl: None, tags: Tags::NONE, sources: Tags::NONE, class: None }
     }
 }
 
@@ -146,5 +159,17 @@ impl<V> From<V> for Loaded<V> {
 impl<V> From<Option<V>> for Loaded<V> {
     fn from(value: Option<V>) -> Self {
         value.map_or_else(Self::absent, Self::value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_add_up_and_are_no_tags() {
+        let loaded = Loaded::value(1).derived_from(["a:1"]).derived_from(["a:2", "a:1"]);
+        assert_eq!(loaded.sources, Tags::new(["a:1", "a:2"]));
+        assert!(loaded.tags.is_empty());
     }
 }

@@ -60,6 +60,17 @@ pub struct Mark {
     pub version: Version,
 }
 
+/// Up to where a store has heard of the changes that a bus brings, and which of
+/// its entries that holds for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct HeardUpTo {
+    /// The last change that it was told of, and every one before.
+    pub position: BusPosition,
+    /// Entries of older versions may have been invalidated without a word: some
+    /// history was lost before the store could be told. Zero: there are none.
+    pub since: Version,
+}
+
 /// What a store can do beyond the required.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Capabilities {
@@ -70,6 +81,10 @@ pub struct Capabilities {
     /// Announcing a change on the bus of the same server invalidates here, too,
     /// in one step: nobody need call [`Store::invalidate_many`] as well.
     pub follows_bus: bool,
+    /// What it answers has every change in it that was announced on that bus before
+    /// it was asked, watermarks included. Not so where an answer may come from a
+    /// replica, or where an entry and the order of changes lie on different servers.
+    pub in_step: bool,
     /// The largest value in bytes, if there is a limit.
     pub value_bytes_max: Option<usize>,
 }
@@ -125,14 +140,16 @@ pub trait Store: Send + Sync + 'static {
         async { Ok(Version::ZERO) }
     }
 
-    /// Notes up to where in the bus' stream this store has heard of changes. A
-    /// store that others invalidate has no need of it.
-    fn note_position(&self, _position: BusPosition) -> impl Future<Output = Result<()>> + Send {
+    /// Notes up to where in the bus' stream this store has heard of changes. It is
+    /// as durable as what it was told before, and never outlives that. A store that
+    /// others invalidate has no need of it; to one of a single process that does not
+    /// keep it, every start is one after which nothing of before is trusted.
+    fn note_heard(&self, _heard: HeardUpTo) -> impl Future<Output = Result<()>> + Send {
         async { Ok(()) }
     }
 
-    /// What [`Store::note_position`] noted last, also before a restart.
-    fn position(&self) -> impl Future<Output = Result<Option<BusPosition>>> + Send {
+    /// What [`Store::note_heard`] noted last, also before a restart.
+    fn heard(&self) -> impl Future<Output = Result<Option<HeardUpTo>>> + Send {
         async { Ok(None) }
     }
 
@@ -170,10 +187,10 @@ pub trait DynStore: Send + Sync + 'static {
     fn marks(&self) -> BoxFuture<'_, Result<Vec<Mark>>>;
     /// [`Store::newest_version`].
     fn newest_version(&self) -> BoxFuture<'_, Result<Version>>;
-    /// [`Store::note_position`].
-    fn note_position(&self, position: BusPosition) -> BoxFuture<'_, Result<()>>;
-    /// [`Store::position`].
-    fn position(&self) -> BoxFuture<'_, Result<Option<BusPosition>>>;
+    /// [`Store::note_heard`].
+    fn note_heard(&self, heard: HeardUpTo) -> BoxFuture<'_, Result<()>>;
+    /// [`Store::heard`].
+    fn heard(&self) -> BoxFuture<'_, Result<Option<HeardUpTo>>>;
 }
 
 impl<S: Store> DynStore for S {
@@ -214,11 +231,11 @@ impl<S: Store> DynStore for S {
         Box::pin(Store::newest_version(self))
     }
 
-    fn note_position(&self, position: BusPosition) -> BoxFuture<'_, Result<()>> {
-        Box::pin(Store::note_position(self, position))
+    fn note_heard(&self, heard: HeardUpTo) -> BoxFuture<'_, Result<()>> {
+        Box::pin(Store::note_heard(self, heard))
     }
 
-    fn position(&self) -> BoxFuture<'_, Result<Option<BusPosition>>> {
-        Box::pin(Store::position(self))
+    fn heard(&self) -> BoxFuture<'_, Result<Option<HeardUpTo>>> {
+        Box::pin(Store::heard(self))
     }
 }

@@ -219,8 +219,8 @@ impl Core {
                 self.cache(&cache).raise_highest(larder_core::Version::new(version));
             }
             StateKey::Position(cache) => {
-                let [epoch, sequence] = state::open_numbers(key, record)?;
-                self.cache(&cache).set_position(larder_core::BusPosition { epoch, sequence });
+                let numbers = state::open_numbers(key, record)?;
+                self.cache(&cache).set_heard(state::heard_from(numbers));
             }
             StateKey::Mark(cache, tag, verb) => {
                 let [version, at_micros] = state::open_numbers(key, record)?;
@@ -238,9 +238,9 @@ impl Core {
             let highest = layout::cache_key(layout::HIGHEST, &cache.name);
             let record = state::seal_numbers(&highest, &[cache.highest().get()]);
             records.push((highest, record));
-            if let Some(position) = cache.position() {
+            if let Some(heard) = cache.heard() {
                 let key = layout::cache_key(layout::POSITION, &cache.name);
-                let record = state::seal_numbers(&key, &[position.epoch, position.sequence]);
+                let record = state::seal_numbers(&key, &state::heard_numbers(heard));
                 records.push((key, record));
             }
             for (mark, at_micros) in cache.marks() {

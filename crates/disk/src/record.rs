@@ -140,7 +140,8 @@ pub(crate) fn is_sound(key: &[u8], record: &[u8]) -> bool {
 /// As [`Frame::decode`].
 pub(crate) fn decode(record: &[u8], now: Now) -> larder_core::Result<Option<StoredEntry>> {
     let frame = Bytes::copy_from_slice(record.get(ENVELOPE_BYTES..).unwrap_or_default());
-    Ok(match Frame::decode(&frame)? {
+    // Nothing here is packed, and what says so is not ours.
+    Ok(match Frame::decode(&frame)?.unpacked(0)? {
         Frame::Entry { entry, read_at_micros, .. } => {
             let age = Duration::from_micros(now.micros.saturating_sub(read_at_micros));
             Some(StoredEntry { age, ..entry })

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use larder_core::{BusPosition, Mark, Tag, Verb, Version};
+use larder_core::{BusPosition, HeardUpTo, Mark, Tag, Verb, Version};
 use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -19,7 +19,7 @@ pub(crate) struct CacheState {
 
 #[derive(Debug, Default)]
 struct State {
-    position: Option<BusPosition>,
+    heard: Option<HeardUpTo>,
     marks: BTreeMap<MarkKey, MarkHeld>,
     /// The store was emptied while loads may have been running.
     lost: Option<(Version, u64)>,
@@ -61,12 +61,12 @@ impl CacheState {
         self.highest.fetch_max(version.get(), Ordering::AcqRel) < version.get()
     }
 
-    pub(crate) fn position(&self) -> Option<BusPosition> {
-        self.state.lock().position
+    pub(crate) fn heard(&self) -> Option<HeardUpTo> {
+        self.state.lock().heard
     }
 
-    pub(crate) fn set_position(&self, position: BusPosition) {
-        self.state.lock().position = Some(position);
+    pub(crate) fn set_heard(&self, heard: HeardUpTo) {
+        self.state.lock().heard = Some(heard);
     }
 
     /// Raises a watermark. Returns whether it was lower.
@@ -168,6 +168,16 @@ pub(crate) fn open_numbers<const N: usize>(key: &[u8], record: &[u8]) -> Option<
         *number = u64::from_be_bytes(bytes.try_into().ok()?);
     }
     Some(opened)
+}
+
+/// What was heard, as numbers.
+pub(crate) fn heard_numbers(heard: HeardUpTo) -> [u64; 3] {
+    [heard.position.epoch, heard.position.sequence, heard.since.get()]
+}
+
+/// And back.
+pub(crate) fn heard_from([epoch, sequence, since]: [u64; 3]) -> HeardUpTo {
+    HeardUpTo { position: BusPosition { epoch, sequence }, since: Version::new(since) }
 }
 
 /// An anchor as numbers; a machine that says no boot is boot 0.

@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use larder_core::{
-    BusPosition, Capabilities, Error, ErrorKind, Key, Mark, PutCondition, PutOutcome, Result,
-    Store, StoredEntry, Verb, Version,
+    Capabilities, Error, ErrorKind, HeardUpTo, Key, Mark, PutCondition, PutOutcome, Result, Store,
+    StoredEntry, Verb, Version,
 };
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
@@ -168,14 +168,14 @@ impl Store for DiskStore {
         Ok(self.highest_version())
     }
 
-    async fn note_position(&self, position: BusPosition) -> Result<()> {
+    async fn note_heard(&self, heard: HeardUpTo) -> Result<()> {
         let place = self.place(0).await?;
-        self.write(Work::Position(position), place).await.map(drop)
+        self.write(Work::Heard(heard), place).await.map(drop)
     }
 
     /// From memory: no hop.
-    async fn position(&self) -> Result<Option<BusPosition>> {
-        Ok(self.cache.position())
+    async fn heard(&self) -> Result<Option<HeardUpTo>> {
+        Ok(self.cache.heard())
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use larder_core::{BusPosition, Error, Mark, PutCondition, PutOutcome, Result, Verb, Version};
+use larder_core::{Error, HeardUpTo, Mark, PutCondition, PutOutcome, Result, Verb, Version};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::core::Core;
@@ -13,7 +13,7 @@ use crate::layout;
 use crate::options::Durability;
 use crate::record::{self, Head};
 use crate::rules::{self, Circumstances, Held, Invalidation, Put};
-use crate::state::{CacheState, MarkHeld, MarkName, MergedMarks, seal_numbers};
+use crate::state::{CacheState, MarkHeld, MarkName, MergedMarks, heard_numbers, seal_numbers};
 use crate::upkeep;
 
 /// Something to write, and who waits for it.
@@ -29,7 +29,7 @@ pub(crate) enum Work {
     Put(Vec<NewEntry>, PutCondition),
     Invalidate { keys: Vec<Vec<u8>>, at: Version, verb: Verb },
     Mark(Vec<Mark>),
-    Position(BusPosition),
+    Heard(HeardUpTo),
 }
 
 pub(crate) struct NewEntry {
@@ -206,10 +206,10 @@ impl Group<'_> {
             }
             // It need not wait for the disk: an older one repeats messages, and
             // it never arrives there before the changes it stands behind.
-            Work::Position(position) => {
-                cache.set_position(*position);
+            Work::Heard(heard) => {
+                cache.set_heard(*heard);
                 let key = layout::cache_key(layout::POSITION, &cache.name);
-                let record = seal_numbers(&key, &[position.epoch, position.sequence]);
+                let record = seal_numbers(&key, &heard_numbers(*heard));
                 self.staged.insert(key, Some(record));
                 Ok(Vec::new())
             }

@@ -254,6 +254,12 @@ where
         self.tags.watermarks(tags).max(self.invalidations.tier.read())
     }
 
+    /// The same for the tags alone: without what was said of the whole tier.
+    #[must_use]
+    pub fn tag_watermarks(&self, tags: &Tags) -> Watermarks {
+        self.tags.watermarks(tags)
+    }
+
     /// Promises that no entry with a version below this one will be put in any
     /// more, so that older watermarks need not be remembered. Optional: without
     /// it the memory for tags is bounded as well, see [`MemoryTier::watermarks`].

@@ -49,6 +49,7 @@ mod lease;
 mod links;
 mod message;
 mod options;
+mod primary_id;
 mod probe;
 mod reopening;
 mod rights;

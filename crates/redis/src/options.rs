@@ -65,6 +65,10 @@ pub struct RedisOptions {
     pub prefix: String,
     /// The longest encoded value in bytes; a longer one is refused.
     pub value_bytes_max: usize,
+    /// Values of more than this many bytes are packed with zstd where that makes them
+    /// shorter; costs some 2 ms for each MiB. All nodes can read them, whatever this
+    /// says there. `None`: none is.
+    pub compress_above: Option<usize>,
     /// Whether entries are read from replicas, which may lag behind. Everything
     /// else is read from the primary, and so are entries when no replica answers,
     /// for as long as that connection lasts. Takes half of the connections.
@@ -100,6 +104,7 @@ impl RedisOptions {
             response_timeout: Duration::from_secs(1),
             prefix: "larder".to_owned(),
             value_bytes_max: 8 << 20,
+            compress_above: None,
             read_from_replicas: false,
             floor_window: Duration::from_secs(600),
             mark_retention: Duration::from_secs(24 * 3600),

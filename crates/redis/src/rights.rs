@@ -24,11 +24,11 @@ use crate::subscription::subscribe;
 ///     ~larder:* ~{larder}:* &larder:* &{larder}:*
 ///     +eval +evalsha +mget +get +getrange +set +setrange +del +pttl +pexpire
 ///     +persist +hset +hmget +xadd +xrange +zadd +zscore +zrange +zrangebyscore
-///     +zrem +time +publish +subscribe
+///     +zrem +time +publish +subscribe +info
 /// ```
 ///
 /// A user that is not in database 0 needs `select`.
-pub const RIGHTS: [&str; 23] = [
+pub const RIGHTS: [&str; 24] = [
     "eval",
     "evalsha",
     "mget",
@@ -52,6 +52,7 @@ pub const RIGHTS: [&str; 23] = [
     "time",
     "publish",
     "subscribe",
+    "info",
 ];
 
 /// What a cluster takes beside [`RIGHTS`].

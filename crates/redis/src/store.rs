@@ -57,10 +57,9 @@ impl RedisStore {
     /// What bytes from Redis say. What cannot be read, and what may not be served
     /// any more, is not there.
     fn read(&self, bytes: Vec<u8>) -> Option<StoredEntry> {
-        let Frame::Entry { entry, read_at_micros, .. } = Frame::decode(&Bytes::from(bytes)).ok()?
-        else {
-            return None;
-        };
+        let frame = Frame::decode(&Bytes::from(bytes)).ok()?;
+        let frame = frame.unpacked(self.shared.options.value_bytes_max).ok()?;
+        let Frame::Entry { entry, read_at_micros, .. } = frame else { return None };
         let age = self.shared.time.age(read_at_micros)?;
         (!is_over(&entry, age)).then_some(StoredEntry { age, ..entry })
     }
@@ -82,7 +81,8 @@ impl RedisStore {
         }
         check_version(entry.version)?;
         let read_at = self.shared.time.began_micros(entry.age);
-        let frame = Frame::encode(entry, Version::ZERO, read_at)?;
+        let above = self.shared.options.compress_above;
+        let frame = Frame::encode_packed(entry, Version::ZERO, read_at, above)?;
         let retention = self.shared.options.mark_retention;
         let left = longest(entry).map_or(retention, |end| end.saturating_sub(entry.age));
         Ok((frame, left.min(retention).as_millis().max(1)))
@@ -135,6 +135,7 @@ impl Store for RedisStore {
             shared: true,
             durable: false,
             follows_bus: true,
+            in_step: !self.shared.links.has_slots() && !self.shared.options.read_from_replicas,
             value_bytes_max: Some(self.shared.options.value_bytes_max),
         }
     }

@@ -12,6 +12,7 @@ use crate::connector::{Open, Pushes};
 use crate::continuity::{Place, Verdict};
 use crate::failure::failed;
 use crate::message::{MessageId, decode, read_push};
+use crate::primary_id::PrimaryId;
 use crate::script::{Call, POLL};
 use crate::shared::{Shared, call_over};
 use crate::state::State;
@@ -47,7 +48,7 @@ struct Heard {
 }
 
 impl RedisSubscription {
-    /// Connects and looks once. Five round trips.
+    /// Connects and looks once. Six round trips.
     pub(crate) async fn open(shared: Arc<Shared>, after: Option<BusPosition>) -> Result<Self> {
         let (mut session, state) = Session::open(&shared).await?;
         let (sender, events) = mpsc::channel(EVENTS_MAX);
@@ -55,6 +56,7 @@ impl RedisSubscription {
             shared: Arc::clone(&shared),
             sender,
             place: Place::head(&state),
+            heard_from: None,
             changes: None,
         };
         if let Some(BusPosition { epoch, sequence }) = after {
@@ -119,6 +121,8 @@ enum Look {
 struct Session {
     open: Open,
     pushes: Pushes,
+    /// Before anything was heard over it.
+    primary: Option<PrimaryId>,
 }
 
 impl Session {
@@ -127,8 +131,9 @@ impl Session {
         let subscribed =
             subscribe(&mut open, shared.links.has_slots(), &shared.names.channel()).await;
         subscribed.map_err(|error| failed(&error, &open.endpoint.to_string()))?;
+        let primary = PrimaryId::ask(shared, &mut open).await;
         let state = shared.join_over(&mut open, None).await?;
-        Ok((Self { open, pushes }, state))
+        Ok((Self { open, pushes, primary }, state))
     }
 }
 
@@ -147,6 +152,8 @@ struct Follower {
     shared: Arc<Shared>,
     sender: mpsc::Sender<Heard>,
     place: Place,
+    /// The server that had everything up to this place, if it says who it is.
+    heard_from: Option<PrimaryId>,
     /// The change of the cluster seen last.
     changes: Option<u64>,
 }
@@ -259,23 +266,32 @@ impl Follower {
             self.tell(BusEvent::Reconnected, asked).await?;
         }
         match self.place.judge(&state) {
-            Verdict::Current => self.place.nonce = Some(state.last.nonce),
+            Verdict::Current => {
+                self.place.nonce = Some(state.last.nonce);
+                self.heard_from.clone_from(&session.primary);
+            }
             Verdict::Messages(messages) => {
+                self.heard_from.clone_from(&session.primary);
                 for message in messages {
                     self.hear(message.id, message.version, &message.announcement).await?;
                 }
             }
             Verdict::Missed if state.epoch == Some(self.place.epoch) => {
-                self.lose(&state, asked).await?;
+                // Asked after the look: whoever it is now was it then.
+                let primary = PrimaryId::ask(&self.shared, &mut session.open).await;
+                let is_intact = primary.is_some() && primary == self.heard_from;
+                self.lose(&state, asked, is_intact).await?;
+                // What comes is heard of whoever was the primary when the session began.
+                self.heard_from.clone_from(&session.primary);
             }
             Verdict::Missed => {
                 let state = self.shared.join_over(&mut session.open, None).await?;
-                self.lose(&state, asked).await?;
+                self.lose(&state, asked, false).await?;
             }
             Verdict::Shortened => {
                 let lost = Some(self.place.epoch);
                 let state = self.shared.join_over(&mut session.open, lost).await?;
-                self.lose(&state, asked).await?;
+                self.lose(&state, asked, false).await?;
             }
         }
         if self.place.position() != state.head() {
@@ -299,16 +315,21 @@ impl Follower {
         let event = match decode(announcement) {
             Some(announcement) => BusEvent::Message(BusMessage { position, version, announcement }),
             // It may have touched anything.
-            None => BusEvent::Lost { head: position, version: self.place.version },
+            None => {
+                BusEvent::Lost { head: position, version: self.place.version, is_intact: false }
+            }
         };
         self.tell(event, self.shared.time.now()).await
     }
 
     /// Goes on from the end.
-    async fn lose(&mut self, state: &State, asked: Moment) -> Result<(), Ended> {
-        tracing::warn!(from = ?self.place.position(), to = ?state.head(), "bus messages were lost");
+    async fn lose(&mut self, state: &State, asked: Moment, is_intact: bool) -> Result<(), Ended> {
+        tracing::warn!(
+            from = ?self.place.position(), to = ?state.head(), is_intact, "bus messages were lost"
+        );
         self.place = Place::head(state);
-        let event = BusEvent::Lost { head: self.place.position(), version: state.version };
+        let (head, version) = (self.place.position(), state.version);
+        let event = BusEvent::Lost { head, version, is_intact };
         self.tell(event, asked).await
     }
 

@@ -1,6 +1,7 @@
 //! What a key is, and why it is treated as it is: which cache, which policy,
 //! and where each value of it comes from.
 
+use larder::{DependencyGraph, Edge, Touch};
 use serde::Serialize;
 
 use crate::config::policy::{Layer, Setting};
@@ -86,8 +87,24 @@ pub struct CacheExplanation {
     pub declared_at: Option<String>,
     /// The tags of its entries.
     pub tags: Vec<String>,
+    /// What its entries are computed from.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub depends_on: Vec<DependencyExplanation>,
+    /// What a change of this key touches, cache by cache.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub touches: Vec<String>,
     /// Its policy.
     pub policy: Vec<SettingExplanation>,
+}
+
+/// One thing that a cache depends on.
+#[derive(Clone, Debug, Serialize)]
+pub struct DependencyExplanation {
+    /// As it is declared.
+    pub on: String,
+    /// How a change of it is followed: to a `key`, to a `tag`, or to the whole
+    /// `cache`.
+    pub by: &'static str,
 }
 
 /// One option of a policy.
@@ -104,7 +121,12 @@ pub struct SettingExplanation {
 
 /// Explains a key against the caches there are.
 #[must_use]
-pub fn explain(settings: &Settings, caches: &[Subject<'_>], key: &str) -> Explanation {
+pub fn explain(
+    settings: &Settings,
+    caches: &[Subject<'_>],
+    graph: Option<&DependencyGraph>,
+    key: &str,
+) -> Explanation {
     let router = Router::new(caches.iter().map(|cache| cache.pattern.clone()));
     let cache = router.find(key.as_bytes()).map(|index| &caches[index]);
     let remark = cache.is_none().then(|| remark(&settings.config, caches, key));
@@ -116,6 +138,8 @@ pub fn explain(settings: &Settings, caches: &[Subject<'_>], key: &str) -> Explan
         source: cache.source.clone(),
         declared_at: cache.config_name.and_then(|name| settings.place(&["caches", name])),
         tags: cache.tags.to_vec(),
+        depends_on: graph.map(|graph| depends_on(graph, cache.name)).unwrap_or_default(),
+        touches: graph.map(|graph| touches(graph, cache.name, key)).unwrap_or_default(),
         policy: policy(settings, cache.config_name),
     });
     Explanation { key: key.to_owned(), cache, remark }
@@ -152,6 +176,18 @@ fn because(settings: &Settings, config_name: Option<&str>, setting: &Setting) ->
             at(&["caches", name, option], format!("[caches.{name}]"))
         }
     }
+}
+
+fn depends_on(graph: &DependencyGraph, cache: &str) -> Vec<DependencyExplanation> {
+    let edges = graph.find(cache).into_iter().flat_map(|node| graph.dependencies_of(node));
+    let explain =
+        |edge: &Edge| DependencyExplanation { on: edge.text().to_owned(), by: edge.precision() };
+    edges.map(explain).collect()
+}
+
+fn touches(graph: &DependencyGraph, cache: &str, key: &str) -> Vec<String> {
+    let cascade = graph.cascade(cache, &[Touch::Key(key)]);
+    cascade.steps().iter().map(|step| graph.describe(step)).collect()
 }
 
 fn parameters(pattern: &KeyPattern, key: &str) -> Vec<(String, String)> {

@@ -10,6 +10,7 @@
 //!  │    ├─ keyspace ── the keys of no cache
 //!  │    └─ front ── in place of those, an existing Redis behind this server
 //!  ├─ admin ── metrics, health and caches over HTTP
+//!  ├─ graph ── what depends on what, as text and picture
 //!  ├─ doctor ── looks at each tier and says what is wrong
 //!  └─ demo ── a shop to look around in
 //! ```
@@ -22,6 +23,7 @@ pub mod demo;
 pub mod doctor;
 pub mod explanation;
 pub mod front;
+pub mod graph;
 pub mod keyspace;
 pub mod logging;
 pub mod registry;

@@ -8,11 +8,11 @@
 //! `LARDER_BIN` names a server binary to measure instead of building one.
 #![allow(clippy::print_stdout, reason = "a benchmark speaks to the person who runs it")]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use larder_bench::median;
 use larder_bench::process::{RespServer, free_port, larder_binary};
+use larder_bench::redis_benchmark::{Directory, Load, Run, redis_server};
 use larder_bench::report::{self, Table, Target, verdict};
 
 const KEYS: u64 = 100_000;
@@ -57,7 +57,7 @@ fn main() {
         argument.parse().ok().filter(|rounds| *rounds > 0).expect("ROUNDS is a positive number")
     });
     let larder = larder_binary();
-    let directory = Directory::new();
+    let directory = Directory::create();
     report::machine();
     println!(
         "{KEYS} keys, values of {VALUE_BYTES} bytes, {CONNECTIONS} connections, median of {rounds} \
@@ -141,88 +141,32 @@ fn resident_memory(larder: &Path, directory: &Directory) {
     verdict("resident memory", full[1] / full[0], Target::AtMost, 1.0);
 }
 
-/// What one run of redis-benchmark said, and what it cost the server.
-struct Run {
-    requests_per_second: f64,
-    p50_ms: f64,
-    p99_ms: f64,
-    /// User and system time of the server for a million requests.
-    cpu_seconds: f64,
-}
-
 /// The medians of each server.
 fn measure(case: &Case, servers: &[RespServer; 2], rounds: usize) -> [Run; 2] {
+    let load = Load {
+        command: Vec::new(),
+        test: if case.command == "GET" { "get" } else { "set" },
+        pipeline: case.pipeline,
+        connections: CONNECTIONS,
+        requests: case.requests,
+        processes: 1,
+        keys: KEYS,
+        value_bytes: VALUE_BYTES,
+    };
     let mut runs: [Vec<Run>; 2] = [Vec::new(), Vec::new()];
     for round in 0..rounds {
         // Who goes first alternates.
         for index in [round % 2, (round + 1) % 2] {
-            runs[index].push(benchmark(case, &servers[index]));
+            runs[index].push(load.run(&[&servers[index]]));
         }
     }
-    runs.map(|runs| {
-        let of = |part: fn(&Run) -> f64| median(runs.iter().map(part));
-        Run {
-            requests_per_second: of(|run| run.requests_per_second),
-            p50_ms: of(|run| run.p50_ms),
-            p99_ms: of(|run| run.p99_ms),
-            cpu_seconds: of(|run| run.cpu_seconds),
-        }
-    })
-}
-
-fn benchmark(case: &Case, server: &RespServer) -> Run {
-    let cpu_before = server.cpu_time();
-    let mut benchmark = Command::new("redis-benchmark");
-    benchmark
-        .args(["-h", "127.0.0.1", "-p", &server.port().to_string()])
-        .args(["-t", &case.command.to_lowercase(), "-c", &CONNECTIONS.to_string()])
-        .args(["-P", &case.pipeline.to_string(), "-n", &case.requests.to_string()])
-        .args(["-r", &KEYS.to_string(), "-d", &VALUE_BYTES.to_string(), "--csv"]);
-    let output = benchmark.output().expect("redis-benchmark (Debian: redis-tools) is installed");
-    assert!(output.status.success(), "{benchmark:?}: {output:?}");
-    let cpu = server.cpu_time() - cpu_before;
-    let printed = String::from_utf8_lossy(&output.stdout);
-    let figures = csv_figures(&printed).unwrap_or_else(|| panic!("{benchmark:?}: {printed}"));
-    Run { cpu_seconds: cpu.as_secs_f64() * 1e6 / case.requests as f64, ..figures }
-}
-
-/// Reads the line `"GET","85324.23","0.293",…` by the names of its heading.
-fn csv_figures(csv: &str) -> Option<Run> {
-    let mut lines = csv.lines().filter(|line| line.starts_with('"'));
-    let cells = |line: &str| -> Vec<String> {
-        line.split(',').map(|cell| cell.trim_matches('"').to_owned()).collect()
-    };
-    let names = cells(lines.next()?);
-    let figures = cells(lines.next()?);
-    let figure = |name: &str| -> Option<f64> {
-        figures.get(names.iter().position(|known| known == name)?)?.parse().ok()
-    };
-    Some(Run {
-        requests_per_second: figure("rps")?,
-        p50_ms: figure("p50_latency_ms")?,
-        p99_ms: figure("p99_latency_ms")?,
-        cpu_seconds: 0.0,
-    })
-}
-
-fn redis_server() -> RespServer {
-    let port = free_port();
-    let mut redis = Command::new("redis-server");
-    redis.args(["--port", &port.to_string(), "--bind", "127.0.0.1"]).args([
-        "--save",
-        "",
-        "--appendonly",
-        "no",
-        "--loglevel",
-        "warning",
-    ]);
-    RespServer::start("redis-server", redis, port)
+    runs.map(|runs| Run::median(&runs))
 }
 
 /// With room for everything: what is compared is not eviction.
 fn larder_server(binary: &Path, directory: &Directory) -> RespServer {
     let port = free_port();
-    let config = directory.0.join(format!("larder-{port}.toml"));
+    let config = directory.path().join(format!("larder-{port}.toml"));
     let text = format!(
         "[server]\nbind = \"127.0.0.1:{port}\"\nadmin_bind = \"127.0.0.1:{}\"\n\
          log_level = \"warn\"\n\n[memory]\nbudget = \"2GiB\"\nplain_keys = \"100%\"\n",
@@ -232,38 +176,4 @@ fn larder_server(binary: &Path, directory: &Directory) -> RespServer {
     let mut larder = Command::new(binary);
     larder.arg("serve").arg("--config").arg(config);
     RespServer::start("larder", larder, port)
-}
-
-/// A directory of this run, removed at its end.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("larder-bench-{}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("a directory can be made");
-        Self(path)
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        // What is left in the temporary directory does no harm.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn figures_are_found_by_name() {
-        let csv = "\"test\",\"rps\",\"avg_latency_ms\",\"min_latency_ms\",\"p50_latency_ms\",\
-                   \"p95_latency_ms\",\"p99_latency_ms\",\"max_latency_ms\"\n\
-                   \"GET\",\"85324.23\",\"0.29\",\"0.1\",\"0.287\",\"0.3\",\"0.415\",\"1.0\"\n";
-        let run = csv_figures(csv).expect("all figures are there");
-        assert!((run.requests_per_second - 85324.23).abs() < 0.001);
-        assert!((run.p50_ms - 0.287).abs() < 0.001 && (run.p99_ms - 0.415).abs() < 0.001);
-        assert!(csv_figures("ERROR\n").is_none());
-    }
 }

@@ -6,11 +6,11 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::future::select;
-use larder_core::{BusEvent, BusMessage, DynSubscription, Version};
+use larder_core::{BusEvent, BusMessage, BusPosition, DynSubscription, Version};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Member, Shared};
+use super::{Member, Place, Shared};
 
 /// Between two attempts to subscribe.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -104,7 +104,7 @@ impl Shared {
             _ => None,
         };
         if let Some(version) = begun_at.filter(|_| is_new) {
-            self.doubt(version);
+            self.begin_anew(version);
         }
         self.hear(event);
         if begun_at.is_some() { Heed::Begun } else { Heed::Unbegun }
@@ -120,19 +120,27 @@ impl Shared {
                 for member in self.members_of(&message.announcement.cache) {
                     tell(&member, &message);
                 }
+                for listener in self.listeners() {
+                    listener.heard(&message);
+                }
+                self.reach(message.position, message.version);
             }
-            BusEvent::Current { age, version, .. } => {
+            BusEvent::Current { age, head, version } => {
                 self.observe(version);
+                self.reach(head, version);
                 *self.current.lock() = Some((Instant::now(), age));
                 let Some(remaining) = self.remaining() else { return };
                 for member in self.all_members() {
                     member.trust_for(remaining);
                 }
             }
-            BusEvent::Lost { version, .. } => {
+            BusEvent::Lost { head, version, is_intact } => {
                 self.counts.gaps.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(%version, "changes were missed: what is in memory is in doubt");
-                self.doubt(version);
+                tracing::warn!(
+                    %version, is_intact, "changes were missed: what is in memory is in doubt"
+                );
+                self.doubt(version, is_intact);
+                self.reach(head, version);
             }
             BusEvent::Reconnected => {
                 self.counts.reconnections.fetch_add(1, Ordering::Relaxed);
@@ -143,10 +151,29 @@ impl Shared {
         }
     }
 
-    fn doubt(&self, version: Version) {
+    /// Notes how far has been heard, after the caches have: what is noted of a place
+    /// is true of them.
+    fn reach(&self, position: BusPosition, version: Version) {
+        let ear = self.ears.load(Ordering::Acquire);
+        *self.place.lock() = Some(Place { position, version, ear });
+    }
+
+    fn begin_anew(&self, version: Version) {
+        self.observe(version);
+        *self.place.lock() = None;
+        self.ears.fetch_add(1, Ordering::AcqRel);
+        for member in self.all_members() {
+            member.begin_anew(version);
+        }
+    }
+
+    fn doubt(&self, version: Version, is_intact: bool) {
         self.observe(version);
         for member in self.all_members() {
-            member.doubt_below(version);
+            match is_intact {
+                true => member.missed_below(version),
+                false => member.doubt_below(version),
+            }
         }
     }
 }

@@ -4,14 +4,19 @@
 //! Fleet       a process' place among the nodes: one bus, one ear, one outbox
 //!   ├ listen  hands what is heard to the caches it is about
 //!   ├ post    announces what could not be announced at once
+//!   ├ replay  what was said while this process was not there
+//!   ├ keep    has stores note up to where they have heard
 //!   └ Outbox  what is to be announced, and what was a short time ago
 //! Seat        a cache's place in the fleet of its process
 //! ```
 //! What a cache does with what it hears is in `pipeline::hear`.
 
+mod keep;
 mod listen;
 mod options;
 mod outbox;
+mod place;
+mod replay;
 mod seat;
 
 use std::collections::HashMap;
@@ -20,13 +25,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use larder_core::{Announcement, Change, DynBus, Error, ErrorKind, Result, Verb, Version};
+use larder_core::{
+    Announcement, BoxFuture, BusMessage, Change, DynBus, Error, ErrorKind, Result, Verb, Version,
+};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
 pub use options::FleetOptions;
 use outbox::Outbox;
+pub(crate) use place::Place;
+pub(crate) use replay::Replayed;
 pub(crate) use seat::{Announced, Seat};
 
 /// What a cache does with what other nodes say.
@@ -35,8 +44,20 @@ pub(crate) trait Member: Send + Sync {
     fn hear(self: Arc<Self>, change: &Change, verb: Verb, version: Version);
     /// Something older than this version may have been touched without a word.
     fn doubt_below(&self, version: Version);
+    /// The same, but stores that follow the bus in step know what it was.
+    fn missed_below(&self, version: Version);
+    /// What follows is heard from here on. What was said before, and after what was
+    /// heard last, was not: nothing older than this version is known to be valid.
+    fn begin_anew(&self, version: Version);
     /// Nothing that is older than this is missing. It holds for `remaining`.
     fn trust_for(&self, remaining: Duration);
+    /// Has the stores of this process alone note that they have heard so far.
+    fn note_heard(self: Arc<Self>, place: Place) -> BoxFuture<'static, ()>;
+}
+
+/// Who hears every change, of whatever cache, after the caches that it is about.
+pub(crate) trait Listener: Send + Sync {
+    fn heard(self: Arc<Self>, message: &BusMessage);
 }
 
 /// A process among others that keep the same data: what one of them invalidates
@@ -96,8 +117,15 @@ struct Shared {
     /// The highest version heard of: with it every load begins.
     heard: AtomicU64,
     members: Mutex<HashMap<String, Vec<Weak<dyn Member>>>>,
+    listeners: Mutex<Vec<Weak<dyn Listener>>>,
     /// When the last sign of life came, and how old it was.
     current: Mutex<Option<(Instant, Duration)>>,
+    /// How far has been heard.
+    place: Mutex<Option<Place>>,
+    /// How often listening was begun.
+    ears: AtomicU64,
+    /// Takes who wants to hear what was said before.
+    replays: mpsc::UnboundedSender<replay::Request>,
     outbox: Mutex<Outbox>,
     /// Says that there is something to announce, or that it may succeed now.
     mail: Arc<Notify>,
@@ -126,12 +154,17 @@ impl Fleet {
     /// is no error: it is tried again until it can.
     pub async fn join(bus: Arc<dyn DynBus>, options: FleetOptions) -> Result<Self> {
         options.check()?;
+        let (replays, requests) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             bus,
             options,
             heard: AtomicU64::new(0),
             members: Mutex::default(),
+            listeners: Mutex::default(),
             current: Mutex::default(),
+            place: Mutex::default(),
+            ears: AtomicU64::new(0),
+            replays,
             outbox: Mutex::default(),
             mail: Arc::new(Notify::new()),
             counts: Counts::default(),
@@ -145,6 +178,8 @@ impl Fleet {
         let presence = shared.presence.subscribe();
         tokio::spawn(listen::listen(Arc::downgrade(&shared), ear, presence));
         tokio::spawn(outbox::post(Arc::downgrade(&shared), Arc::clone(&shared.mail)));
+        tokio::spawn(replay::serve(Arc::downgrade(&shared), requests));
+        tokio::spawn(keep::keep(Arc::downgrade(&shared), shared.presence.subscribe()));
         Ok(Self(shared))
     }
 
@@ -166,9 +201,19 @@ impl Fleet {
         }
     }
 
-    /// Waits until everything that was to be announced is, at most this long.
-    /// Returns whether it is: what is not then is lost with this process.
+    /// Waits until everything that was to be announced is, and until stores of this
+    /// process alone have noted what they have heard, at most this long. Returns
+    /// whether it is announced: what is not then is lost with this process. What is
+    /// not noted is heard once more by the process that opens the store next.
     pub async fn flush(&self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        let is_announced = self.announce_all(patience).await;
+        // One that is late costs the next start a few messages.
+        let _ = tokio::time::timeout_at(deadline, self.0.keep_places()).await;
+        is_announced
+    }
+
+    async fn announce_all(&self, patience: Duration) -> bool {
         let done = async {
             let announced = self.0.outbox.lock().announced();
             loop {
@@ -185,6 +230,16 @@ impl Fleet {
     /// The highest version heard of.
     pub(crate) fn heard(&self) -> Version {
         self.0.heard()
+    }
+
+    /// How far has been heard; `None` until anything was.
+    pub(crate) fn place(&self) -> Option<Place> {
+        self.0.place()
+    }
+
+    /// Which listening it is at present; `None` until anything was heard of it.
+    pub(crate) fn ear(&self) -> Option<u64> {
+        self.place().map(|place| place.ear)
     }
 
     /// For how long what was heard last lets memory be trusted at most.
@@ -206,6 +261,17 @@ impl Fleet {
         let namesakes = members.entry(cache.to_owned()).or_default();
         namesakes.retain(|member| member.strong_count() > 0);
         namesakes.push(member);
+    }
+
+    /// Gives somebody what is heard about any cache from now on.
+    pub(crate) fn listen(&self, listener: Weak<dyn Listener>) {
+        let mut listeners = self.0.listeners.lock();
+        listeners.retain(|listener| listener.strong_count() > 0);
+        listeners.push(listener);
+    }
+
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Announces a change, now or as soon as it can be. Returns its version: above
@@ -239,6 +305,11 @@ impl Fleet {
 impl Shared {
     fn heard(&self) -> Version {
         Version::new(self.heard.load(Ordering::Acquire))
+    }
+
+    /// How far has been heard; `None` until anything was.
+    fn place(&self) -> Option<Place> {
+        *self.place.lock()
     }
 
     fn observe(&self, version: Version) {
@@ -277,6 +348,10 @@ impl Shared {
     fn members_of(&self, cache: &str) -> Vec<Arc<dyn Member>> {
         let members = self.members.lock();
         members.get(cache).into_iter().flatten().filter_map(Weak::upgrade).collect()
+    }
+
+    fn listeners(&self) -> Vec<Arc<dyn Listener>> {
+        self.listeners.lock().iter().filter_map(Weak::upgrade).collect()
     }
 
     fn all_members(&self) -> Vec<Arc<dyn Member>> {

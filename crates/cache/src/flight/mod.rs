@@ -69,6 +69,8 @@ pub(crate) enum Landing<K, V> {
 pub(crate) struct Terms {
     pub(crate) ttl: Option<Ttl>,
     pub(crate) tags: Tags,
+    /// What of other caches it was computed from.
+    pub(crate) sources: Tags,
 }
 
 impl<K, V> Flight<K, V> {

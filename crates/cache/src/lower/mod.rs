@@ -11,6 +11,7 @@
 
 mod caller;
 mod desk;
+mod hearing;
 mod pending;
 mod tier;
 
@@ -29,6 +30,7 @@ use crate::stamp::STORES_MAX;
 pub(crate) use caller::Grounds;
 pub(crate) use desk::LeaseDesk;
 pub use desk::LeaseStatistics;
+pub(crate) use hearing::Hearing;
 pub use tier::StoreStatistics;
 pub(crate) use tier::{Memories, Read, StoreTier};
 
@@ -158,23 +160,11 @@ impl<K, V: 'static> Lower<K, V> {
         }
         let wrong = |message| Error::new(ErrorKind::Config, message).with("cache", cache);
         refuse_class_below(cache, class)?;
-        let of_sharing = |shared| {
-            let is_one = move |(_, store): &&(String, Arc<dyn DynStore>)| {
-                store.capabilities().shared == shared
-            };
-            stores.iter().find(is_one).map(|(name, _)| name)
-        };
-        if let Some(name) = of_sharing(true).filter(|_| !has_fleet) {
+        let is_shared = |(_, store): &&(String, Arc<dyn DynStore>)| store.capabilities().shared;
+        if let Some((name, _)) = stores.iter().find(is_shared).filter(|_| !has_fleet) {
             return Err(wrong("a store that others use, too, needs a bus to agree with them")
                 .with("store", name)
                 .remedy("join a fleet, or use a store of this process alone"));
-        }
-        if let Some(name) = of_sharing(false).filter(|_| has_fleet) {
-            let message = "a store of this process alone misses what other nodes invalidate \
-                           while it is down";
-            return Err(wrong(message)
-                .with("store", name)
-                .remedy("use a store that the nodes share, or join no fleet"));
         }
         if stores.len() > STORES_MAX {
             return Err(wrong("so many stores are not looked through for one read")
@@ -193,7 +183,7 @@ impl<K, V: 'static> Lower<K, V> {
         let desk = lease.map(|lease| LeaseDesk::new(lease, timeout, breaker));
         let tiers = stores
             .into_iter()
-            .map(|(name, store)| StoreTier::new(name, store, timeout, breaker))
+            .map(|(name, store)| StoreTier::new(name, store, timeout, breaker, has_fleet))
             .collect();
         Ok(Some(Self { codec, encode, tiers, desk, timeout, memory_ttl }))
     }

@@ -38,17 +38,18 @@ pub(crate) struct Pending {
 pub(crate) struct Noted(u64);
 
 impl Pending {
-    /// Raises what was noted so far above all that the store had.
-    pub(crate) fn meet(&mut self, from: Version) {
+    /// Raises what was noted so far above all that the store had: to `above`. From now
+    /// on what is of `known_from` or newer is newer than that.
+    pub(crate) fn meet(&mut self, above: Version, known_from: Version) {
         if self.known_from.is_some() {
             return;
         }
-        self.known_from = Some(from);
-        self.keys.values_mut().for_each(|at| *at = from.max(*at));
-        if !self.marks.is_empty() {
+        self.known_from = Some(known_from);
+        self.keys.values_mut().for_each(|at| *at = above.max(*at));
+        if self.marks.values().any(|at| *at < above) {
             // Memory has them at versions of its own, so none of what the store had
             // can be compared with them.
-            self.bury(from);
+            self.bury(above);
         }
     }
 
@@ -198,7 +199,7 @@ mod tests {
     #[test]
     fn only_what_was_told_is_forgotten() {
         let mut pending = Pending::default();
-        pending.meet(Version::new(1));
+        pending.meet(Version::new(1), Version::new(1));
         let keys = [Key::new("a"), Key::new("b")];
         pending.add_keys(&keys, Version::new(3), Verb::Remove);
         pending.add_keys(&keys[..1], Version::new(5), Verb::Remove);
@@ -222,7 +223,7 @@ mod tests {
     #[test]
     fn what_was_told_meanwhile_is_remembered_for_those_who_read() {
         let mut pending = Pending::default();
-        pending.meet(Version::new(1));
+        pending.meet(Version::new(1), Version::new(1));
         let (key, other) = (Key::new("a"), Key::new("b"));
         let before = pending.now();
         let keys = std::slice::from_ref(&key);
@@ -242,7 +243,7 @@ mod tests {
     #[test]
     fn too_many_become_one_watermark_above_all_of_them() {
         let mut pending = Pending::default();
-        pending.meet(Version::new(1));
+        pending.meet(Version::new(1), Version::new(1));
         for number in 0..=PENDING_MAX as u64 {
             pending.add_keys(&[Key::new(number.to_string())], Version::new(number), Verb::Expire);
         }
@@ -262,7 +263,7 @@ mod tests {
         let mut pending = Pending::default();
         let keys = [Key::new("a")];
         assert_eq!(pending.add_keys(&keys, Version::new(1), Verb::Remove), None);
-        pending.meet(Version::new(51));
+        pending.meet(Version::new(51), Version::new(51));
         assert!(pending.hides(&keys[0], Version::new(50)));
         assert!(!pending.hides(&Key::new("b"), Version::new(50)));
         let late = pending.add_keys(&keys, Version::new(2), Verb::Expire);

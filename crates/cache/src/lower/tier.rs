@@ -4,10 +4,14 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use larder_core::{Clock, DynStore, Key, Mark, PutCondition, Result, StoredEntry, Verb, Version};
+use larder_core::{
+    Clock, DynStore, HeardUpTo, Key, Mark, PutCondition, Result, StoredEntry, Verb, Version,
+};
 
 use super::caller::{Caller, Grounds};
+use super::hearing::Hearing;
 use super::pending::{Noted, Pending};
+use crate::fleet::Place;
 use crate::origin::{Breaker, BreakerState};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -28,6 +32,9 @@ pub struct StoreStatistics {
     pub failures: u64,
     /// Entries that could not be read: another codec, or damaged.
     pub undecodable: u64,
+    /// Entries that were no answer because they may have been invalidated without
+    /// this process' hearing of it.
+    pub suspects: u64,
     /// Whether it is asked at present.
     pub breaker: BreakerState,
     /// Whether invalidations wait to be told to it.
@@ -43,8 +50,14 @@ pub(crate) struct StoreTier {
     name: String,
     store: Arc<dyn DynStore>,
     caller: Caller,
-    /// Whether what it remembers of before this process is known.
-    is_known: AtomicBool,
+    /// What it has heard, if it is one of this process alone that others' changes
+    /// concern.
+    hearing: Option<Hearing>,
+    /// How often it was to be asked what it remembers, and the last time it was.
+    wanted: AtomicU64,
+    known: AtomicU64,
+    /// Entries of older versions may have been invalidated without a word.
+    trusted_from: AtomicU64,
     /// Whether it was asked again once it had to know all of before this process.
     has_settled: AtomicBool,
     /// What it is being told, or is to be told before it is trusted.
@@ -54,6 +67,7 @@ pub(crate) struct StoreTier {
     hits: AtomicU64,
     misses: AtomicU64,
     undecodable: AtomicU64,
+    suspects: AtomicU64,
     fills: AtomicU64,
 }
 
@@ -63,24 +77,36 @@ pub(crate) struct Memories {
     pub(crate) newest: Version,
 }
 
+/// How far it had come before this process, and up to where it had heard.
+pub(crate) struct Past {
+    pub(crate) newest: Version,
+    pub(crate) heard: Option<HeardUpTo>,
+}
+
 impl StoreTier {
     pub(crate) fn new(
         name: String,
         store: Arc<dyn DynStore>,
         timeout: Duration,
         breaker: Breaker,
+        has_fleet: bool,
     ) -> Self {
+        let hears_of_others = has_fleet && !store.capabilities().shared;
         Self {
             name,
             store,
             caller: Caller::new(timeout, breaker),
-            is_known: AtomicBool::new(false),
+            hearing: hears_of_others.then(Hearing::default),
+            wanted: AtomicU64::new(1),
+            known: AtomicU64::new(0),
+            trusted_from: AtomicU64::new(0),
             has_settled: AtomicBool::new(false),
             pending: Mutex::new(Pending::default()),
             is_behind: AtomicBool::new(false),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
             undecodable: AtomicU64::new(0),
+            suspects: AtomicU64::new(0),
             fills: AtomicU64::new(0),
         }
     }
@@ -94,13 +120,48 @@ impl StoreTier {
             fills: count(&self.fills),
             failures: self.caller.failures(),
             undecodable: count(&self.undecodable),
+            suspects: count(&self.suspects),
             breaker: self.caller.breaker(clock),
             is_behind: self.is_behind.load(Ordering::Relaxed),
         }
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     pub(crate) fn follows_bus(&self) -> bool {
         self.store.capabilities().follows_bus
+    }
+
+    /// What it has heard, if it is a store of this process alone in a fleet.
+    pub(crate) fn hearing(&self) -> Option<&Hearing> {
+        self.hearing.as_ref()
+    }
+
+    /// Whether nothing is in what it says that was invalidated up to this place, once
+    /// it was asked what it remembers.
+    pub(crate) fn is_in_step(&self, place: Place) -> bool {
+        match &self.hearing {
+            Some(hearing) => hearing.ear() == Some(place.ear),
+            None => self.follows_bus_in_step(),
+        }
+    }
+
+    /// Whether what others announce is in what it says at once.
+    pub(crate) fn follows_bus_in_step(&self) -> bool {
+        let capabilities = self.store.capabilities();
+        capabilities.follows_bus && capabilities.in_step
+    }
+
+    /// Entries of older versions may have been invalidated without a word.
+    pub(crate) fn doubt_below(&self, version: Version) {
+        self.trusted_from.fetch_max(version.get(), Ordering::AcqRel);
+    }
+
+    /// Below which version its entries are no answer.
+    pub(crate) fn trusted_from(&self) -> Version {
+        Version::new(self.trusted_from.load(Ordering::Acquire))
     }
 
     /// Whether it is to be told something, and nobody does so at present.
@@ -109,7 +170,12 @@ impl StoreTier {
     }
 
     pub(crate) fn is_known(&self) -> bool {
-        self.is_known.load(Ordering::Acquire)
+        self.known.load(Ordering::Acquire) >= self.wanted.load(Ordering::Acquire)
+    }
+
+    /// Has it asked anew what it remembers before it is read again.
+    pub(crate) fn ask_anew(&self) {
+        self.wanted.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Asks what the store remembers of before this process, unless that is known.
@@ -121,12 +187,25 @@ impl StoreTier {
         recall: impl FnOnce(Memories) -> Version,
     ) -> Option<()> {
         if !self.is_known() {
+            // What is to be asked from here on is asked the next time.
+            let wanted = self.wanted.load(Ordering::Acquire);
             let newest = self.call(self.store.newest_version(), grounds).await?;
             let marks = self.call(self.store.marks(), grounds).await?;
-            self.pending.lock().meet(recall(Memories { marks, newest }));
-            self.is_known.store(true, Ordering::Release);
+            let known_from = recall(Memories { marks, newest });
+            // Versions of a bus can be compared, but not what was numbered here before
+            // the bus was heard.
+            let above = if self.hearing.is_some() { newest.above() } else { known_from };
+            self.pending.lock().meet(above, known_from);
+            self.known.fetch_max(wanted, Ordering::AcqRel);
         }
         Some(())
+    }
+
+    /// How far it has come. `None` if it cannot be asked now.
+    pub(crate) async fn past(&self, grounds: Grounds<'_>) -> Option<Past> {
+        let newest = self.call(self.store.newest_version(), grounds).await?;
+        let heard = self.call(self.store.heard(), grounds).await?;
+        Some(Past { newest, heard })
     }
 
     /// Asks once more which watermarks the store remembers: it is told of what others
@@ -145,14 +224,8 @@ impl StoreTier {
     }
 
     /// Reads keys, and says since when what is invalidated may be missing in what
-    /// it read. `None` if the store cannot be asked now. It is met before.
-    pub(crate) async fn get_many(
-        &self,
-        keys: &[Key],
-        grounds: Grounds<'_>,
-        recall: impl FnOnce(Memories) -> Version,
-    ) -> Option<Read> {
-        self.meet(grounds, recall).await?;
+    /// it read. `None` if the store cannot be asked now. It was met before.
+    pub(crate) async fn get_many(&self, keys: &[Key], grounds: Grounds<'_>) -> Option<Read> {
         // What fails at that is not asked for more: a read waits for it once.
         self.catch_up(grounds).await?;
         // Before the read: what the store is told while it runs is not hidden after it.
@@ -188,6 +261,10 @@ impl StoreTier {
     pub(crate) fn count(&self, is_hit: bool) {
         let counter = if is_hit { &self.hits } else { &self.misses };
         counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_suspect(&self) {
+        self.suspects.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn count_undecodable(&self) {
@@ -287,6 +364,12 @@ impl StoreTier {
         {
             return Some(());
         }
+        self.settle(grounds).await
+    }
+
+    /// Tells the store everything that was noted until now, whoever else is at it:
+    /// afterwards it has heard of all of that. `None` if it could not be told.
+    pub(crate) async fn settle(&self, grounds: Grounds<'_>) -> Option<()> {
         let behind = Behind(&self.is_behind);
         let (marks, keys) = {
             let pending = self.pending.lock();
@@ -302,6 +385,22 @@ impl StoreTier {
         }
         behind.caught_up();
         Some(())
+    }
+
+    /// Has it note that it has heard so far, if it has. Costs nothing if it has noted
+    /// that already, and otherwise what it is still to be told.
+    pub(crate) async fn note_heard(&self, place: Place, grounds: Grounds<'_>) {
+        let Some(hearing) = &self.hearing else { return };
+        // Looked at after the place: what was in doubt by then is part of what is noted.
+        let heard = HeardUpTo { position: place.position, since: self.trusted_from() };
+        if hearing.ear() != Some(place.ear) || !hearing.is_news(heard) {
+            return;
+        }
+        // What was said up to there is told, or noted as yet to be told.
+        let Some(()) = self.settle(grounds).await else { return };
+        if self.call(self.store.note_heard(heard), grounds).await.is_some() {
+            hearing.noted(heard);
+        }
     }
 
     async fn call<T>(

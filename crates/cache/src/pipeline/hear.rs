@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use larder_core::{Change, Key, Mark, Verb, Version};
+use larder_core::{BoxFuture, Change, Key, Mark, Verb, Version};
 use larder_memory::Resident;
 
 use crate::engine::{CacheKey, CacheValue, Engine};
-use crate::fleet::Member;
+use crate::fleet::{Member, Place};
 use crate::flight::Hold;
+use crate::lower::Lower;
 
 impl<K: CacheKey, V: CacheValue> Member for Engine<K, V> {
     fn hear(self: Arc<Self>, change: &Change, verb: Verb, version: Version) {
@@ -37,14 +38,40 @@ impl<K: CacheKey, V: CacheValue> Member for Engine<K, V> {
     }
 
     fn doubt_below(&self, version: Version) {
-        self.doubted_below.fetch_max(version.get(), Ordering::AcqRel);
-        self.memory.expire_all_at(version, self.clock.now());
-        self.doubt_writes();
+        self.doubt_memory_below(version);
+        // A store hears what this process hears, or was told by who may have died.
+        self.lower.iter().flat_map(|lower| &lower.tiers).for_each(|tier| tier.doubt_below(version));
+    }
+
+    fn missed_below(&self, version: Version) {
+        self.doubt_memory_below(version);
+        for tier in self.lower.iter().flat_map(|lower| &lower.tiers) {
+            match tier.follows_bus_in_step() {
+                true => tier.ask_anew(),
+                false => tier.doubt_below(version),
+            }
+        }
+    }
+
+    fn begin_anew(&self, version: Version) {
+        self.doubt_memory_below(version);
+        for tier in self.lower.iter().flat_map(|lower| &lower.tiers) {
+            match tier.hearing() {
+                Some(hearing) => hearing.begin_anew(),
+                // As it is to a process that starts.
+                None if tier.follows_bus_in_step() => tier.ask_anew(),
+                None => tier.doubt_below(version),
+            }
+        }
     }
 
     fn trust_for(&self, remaining: Duration) {
         let until = self.clock.precise_now() + remaining;
         self.trusted_until.store(until.as_nanos(), Ordering::Relaxed);
+    }
+
+    fn note_heard(self: Arc<Self>, place: Place) -> BoxFuture<'static, ()> {
+        Box::pin(async move { self.note_place(place).await })
     }
 }
 
@@ -56,9 +83,21 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         let member: Arc<dyn Member> = Arc::clone(self) as _;
         seat.fleet.attend(&self.name, Arc::downgrade(&member));
         self.doubt_writes();
-        if self.lower.as_ref().is_some_and(|lower| lower.tiers_to_tell(true).next().is_some()) {
+        let is_told_later = |lower: &Lower<K, V>| {
+            lower.tiers.iter().any(|tier| !tier.follows_bus() && tier.hearing().is_none())
+        };
+        if self.lower.as_ref().is_some_and(is_told_later) {
             self.doubted_below.fetch_max(seat.fleet.heard().get(), Ordering::AcqRel);
         }
+        self.catch_up_later();
+    }
+
+    /// What memory has of older versions is to be asked for below again.
+    fn doubt_memory_below(&self, version: Version) {
+        self.doubted_below.fetch_max(version.get(), Ordering::AcqRel);
+        self.memory_doubted_below.fetch_max(version.get(), Ordering::AcqRel);
+        self.memory.expire_all_at(version, self.clock.now());
+        self.doubt_writes();
     }
 
     fn hear_of_keys(self: Arc<Self>, keys: &[Key], verb: Verb, version: Version) {

@@ -145,7 +145,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     ) -> Result<(Entry<V>, Option<Limits>)> {
         let policy = self.policy.load();
         let mut renewed = None;
-        let (value, may_keep, tags) = match loaded.outcome {
+        let (value, mut may_keep, tags) = match loaded.outcome {
             Outcome::Found(value) => (value, true, loaded.tags),
             Outcome::DontCache(value) => (value, false, loaded.tags),
             Outcome::NotModified => {
@@ -162,6 +162,15 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         // What a request says is about a value; absence has a TTL of its own.
         let ttl = loaded.ttl.or_else(|| value.is_present().then(of_value).flatten());
         let tags = tags.union(&flight.terms.tags).union(&self.tag_rule(&flight.key, &value));
+        let tags = match self.dependency_tags(&flight.key, &value, &loaded.sources) {
+            Ok(others) => tags.union(&others),
+            Err(error) => {
+                // Nothing would invalidate it.
+                may_keep = false;
+                self.warn_of_sources(&error);
+                tags
+            }
+        };
         let answer = Answer {
             present: value.is_present(),
             origin_read_at: read_at,
@@ -215,7 +224,11 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     }
 
     pub(crate) fn tag_rule(&self, key: &K, value: &Value<V>) -> Tags {
-        self.rules.tags.as_ref().map_or(Tags::NONE, |rule| rule(key, value.as_option()))
+        let tags = self.rules.tags.as_ref().map_or(Tags::NONE, |rule| rule(key, value.as_option()));
+        match &self.rules.levels {
+            Some(levels) => tags.union(&levels.tags(key)),
+            None => tags,
+        }
     }
 }
 

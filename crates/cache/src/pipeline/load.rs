@@ -1,10 +1,9 @@
-use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::{Either, join_all, select};
+use futures_util::future::join_all;
 use larder_core::{BoxFuture, Error, ErrorKind, LoadContext, Loaded, Moment, Result, Verb};
 
 use super::departure::Crew;
@@ -273,21 +272,6 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         Error::new(ErrorKind::Overloaded, "no place under the origin's load budget in time")
             .with("origin", self.guard.name())
             .remedy("raise the load budget, or the hard timeout")
-    }
-
-    /// The answer of a future, or `None` if the deadline comes first; the future
-    /// is dropped then.
-    pub(super) async fn within<T>(
-        &self,
-        deadline: Moment,
-        future: impl Future<Output = T>,
-    ) -> Option<T> {
-        let future = std::pin::pin!(future);
-        let sleep = std::pin::pin!(self.runtime.sleep_until(&self.clock, deadline));
-        match select(future, sleep).await {
-            Either::Left((answer, _)) => Some(answer),
-            Either::Right(_) => None,
-        }
     }
 }
 

@@ -12,11 +12,14 @@
 //! | fill every store with what was kept | `stores::Engine::fill` |
 //! | degrade: stale within its cap, the fallback, an error | `read::Engine::degrade` |
 //! | what other nodes have invalidated | `hear` |
+//! | what they have while this process was not there | `replay` |
 //! | put, expire, remove: fence, version, memory | `write` |
+//! | what depends on a change | `cascade` |
 //! | change a value in place | `update` |
 //! | write to the origin: hold, commit, tell | `through` |
 
 mod batch;
+mod cascade;
 mod departure;
 mod hear;
 mod land;
@@ -24,6 +27,7 @@ mod lease;
 mod load;
 mod read;
 mod refresh;
+mod replay;
 mod stores;
 mod through;
 mod update;

@@ -2,12 +2,14 @@
 //! what is invalidated.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use futures_util::future::join_all;
 use larder_core::{Entry, Key, LoadCause, Mark, Moment, StoredEntry, Verb, Version};
 
 use super::land::limited;
 use crate::engine::{CacheKey, CacheValue, Engine};
+use crate::fleet::Place;
 use crate::flight::{Flight, Landing};
 use crate::hit::{Held, Tier};
 use crate::lower::{Grounds, Lower, Memories, Read, StoreTier};
@@ -35,40 +37,46 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             return rest;
         }
         flights.iter().for_each(|flight| flight.note_below(true));
+        // Before any store is read, and before it is looked at whether that is known.
+        let heard = self.seat.as_ref().and_then(|seat| seat.fleet.place());
         for (place, tier) in lower.tiers.iter().enumerate() {
             if rest.is_empty() {
                 break;
             }
             let keys: Vec<Key> = rest.iter().map(|flight| (lower.encode)(&flight.key)).collect();
-            let Some((found, since)) = self.read_below(tier, &keys).await else {
+            let Some((found, since)) = self.read_below(lower, tier, &keys).await else {
                 rest.iter().for_each(|flight| flight.note_below(false));
                 continue;
             };
             let mut answered = Vec::new();
             let mut missing = Vec::new();
             for ((flight, key), found) in rest.into_iter().zip(keys).zip(found) {
-                let is_hit =
-                    found.as_ref().is_some_and(|found| self.adopt(lower, &flight, found, place));
-                tier.count(is_hit);
-                match found {
-                    Some(found) if is_hit => {
+                let adopted = found
+                    .as_ref()
+                    .and_then(|found| self.adopt(lower, &flight, found, place, heard));
+                tier.count(adopted.is_some());
+                match (found, adopted) {
+                    (Some(found), Some(version)) => {
                         // Noted before it is taken out of memory: either this sees the note,
                         // or whoever made it finds what was kept here.
                         if tier.was_overtaken(since, &key, found.version) {
-                            self.invalidate_older(&flight.key, Verb::Remove, found.version.above());
+                            self.invalidate_older(&flight.key, Verb::Remove, version.above());
                         } else {
-                            answered.push((key, found));
+                            answered.push((key, StoredEntry { version, ..found }));
                         }
                     }
-                    Some(_) => {
+                    (Some(_), None) => {
                         flight.note_below(false);
                         missing.push(flight);
                     }
-                    None => missing.push(flight),
+                    (None, _) => missing.push(flight),
                 }
             }
             rest = missing;
-            let above = &lower.tiers[..place];
+            // One that hears of changes after this node may have something that was
+            // invalidated before this node listened: that goes no further.
+            let may_be_late = self.hears_before(tier) && self.clock.precise_now() < self.settles_at;
+            let above = if may_be_late { &[] } else { &lower.tiers[..place] };
             join_all(above.iter().map(|tier| tier.put_many(answered.clone(), self.grounds())))
                 .await;
         }
@@ -76,47 +84,73 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     }
 
     /// Reads keys. `None` if the store cannot be asked now.
-    async fn read_below(&self, tier: &StoreTier, keys: &[Key]) -> Option<Read> {
+    async fn read_below(
+        self: &Arc<Self>,
+        lower: &Lower<K, V>,
+        tier: &StoreTier,
+        keys: &[Key],
+    ) -> Option<Read> {
+        if !self.has_heard(lower, tier).await {
+            return None;
+        }
         if self.hears_before(tier) && self.clock.precise_now() >= self.settles_at {
             tier.meet_again(self.grounds(), |past| self.recall(&past)).await?;
         }
-        tier.get_many(keys, self.grounds(), |past| self.recall(&past)).await
+        self.meet(tier).await?;
+        let read = tier.get_many(keys, self.grounds()).await?;
+        // A disk may take its time.
+        self.is_as_current_as_memory(tier).then_some(read)
     }
 
-    /// Whether nodes hear of a change before this store is told of it.
+    /// Whether nodes hear of a change before this store is told of it by another.
     fn hears_before(&self, tier: &StoreTier) -> bool {
-        self.seat.is_some() && !tier.follows_bus()
+        let hears_late = !tier.follows_bus() && tier.hearing().is_none();
+        // Nobody announces what a change of another cache touches in this one.
+        let depends = || self.dependence.as_ref().is_some_and(|it| it.is_dependent());
+        self.seat.is_some() && (hears_late || depends())
     }
 
     /// Gives what a store has to those who wait, if it may still be given, and
-    /// keeps it in memory. Returns whether it did.
+    /// keeps it in memory. Returns under which version it did.
     fn adopt(
         &self,
         lower: &Lower<K, V>,
         flight: &Arc<Flight<K, V>>,
         stored: &StoredEntry,
         place: usize,
-    ) -> bool {
+        heard: Option<Place>,
+    ) -> Option<Version> {
         let now = self.clock.precise_now();
         let policy = self.policy.load();
-        let entry = match lower.entry(stored, now) {
-            Ok(Some(entry)) => entry,
-            Ok(None) => return false,
-            Err(_) => {
-                lower.tiers[place].count_undecodable();
-                return false;
-            }
+        let tier = &lower.tiers[place];
+        let Ok(decoded) = lower.entry(stored, now) else {
+            tier.count_undecodable();
+            return None;
         };
+        let mut entry = decoded?;
         let class = entry.class.max(policy.class);
-        // What memory had was put there while the store did not know of it yet.
-        let is_overtaken =
-            flight.held.as_ref().is_some_and(|held| held.entry().version > entry.version);
-        if !class.may_leave_process() || is_overtaken || self.is_invalidated(&entry) {
-            return false;
+        // What memory had was put there while the store did not know of it yet. The same
+        // entry may have a later version there, as of when it was read.
+        let is_overtaken = flight.held.as_ref().is_some_and(|held| {
+            held.entry().version > entry.version && is_younger(held.entry(), &entry)
+        });
+        if !class.may_leave_process() || is_overtaken || self.was_invalidated(&entry) {
+            return None;
         }
         let (mut limits, due_at) =
             limits_below_stores(&policy, &entry, stored.age, now, lower.memory_ttl);
-        if self.hears_before(&lower.tiers[place]) && now < self.settles_at {
+        if entry.version < tier.trusted_from() {
+            tier.count_suspect();
+            self.keep_for_errors(flight, Entry { class, ..entry }, limits);
+            return None;
+        }
+        if entry.version < self.trusted_above(&lower.tiers[..place]) {
+            entry.version = self.version_today(tier, flight, heard, entry.version);
+        }
+        if self.is_invalidated(&entry) {
+            return None;
+        }
+        if self.hears_before(tier) && now < self.settles_at {
             // It may have been invalidated before this node listened.
             limits = limits.at_most(self.settles_at);
         }
@@ -127,12 +161,27 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             || flight.held.as_ref().is_none_or(|held| is_younger(&entry, held.entry()));
         if !entry.is_fresh(now) || limits.fresh_until <= now || !is_news {
             self.keep_for_errors(flight, entry, limits);
-            return false;
+            return None;
         }
+        let version = entry.version;
         let tier = Tier::Store(u8::try_from(place).unwrap_or(u8::MAX));
         let (held, _) = self.keep(flight, Entry { class, ..entry }, Some(limits));
         flight.land(Landing::Answer { held, tier });
-        true
+        Some(version)
+    }
+
+    /// Below which version memory, or a tier above, does not trust an entry.
+    fn trusted_above(&self, above: &[StoreTier]) -> Version {
+        let memory = Version::new(self.memory_doubted_below.load(Ordering::Acquire));
+        above.iter().map(StoreTier::trusted_from).fold(memory, Version::max)
+    }
+
+    /// Whether somebody said of an entry that it is not valid any more: not whether
+    /// memory is in doubt of what is as old.
+    fn was_invalidated(&self, entry: &Entry<V>) -> bool {
+        let expired = Version::new(self.expired_below.load(Ordering::Acquire));
+        let expired = self.memory.tag_watermarks(&entry.tags).expired.max(expired);
+        self.memory.watermarks(&entry.tags).removed.max(expired) > entry.version
     }
 
     /// Has something at hand should the origin fail: what a store has is better
@@ -181,7 +230,13 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     pub(super) async fn meet_stores(&self) {
         let Some(lower) = &self.lower else { return };
         let unknown = lower.tiers.iter().filter(|tier| !tier.is_known());
-        join_all(unknown.map(|tier| tier.meet(self.grounds(), |past| self.recall(&past)))).await;
+        join_all(unknown.map(|tier| self.meet(tier))).await;
+    }
+
+    /// Has a store asked what it remembers, unless that is known. `None` if it cannot
+    /// be asked now.
+    pub(super) async fn meet(&self, tier: &StoreTier) -> Option<()> {
+        tier.meet(self.grounds(), |past| self.recall(&past)).await
     }
 
     /// Has every store give up what it has for a key and a version, or what is

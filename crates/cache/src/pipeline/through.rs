@@ -125,8 +125,9 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     /// Tells the other nodes that a write is over, and has what is read of its keys kept
     /// again.
     async fn end_write(&self, keys: &[K], hold: Hold) -> Result<()> {
-        let outcome = match &self.seat {
-            None => Ok(()),
+        let following = self.follow_keys(keys, Verb::Remove);
+        let (version, outcome) = match &self.seat {
+            None => (Version::ZERO, Ok(())),
             Some(seat) => {
                 let keys_told: Vec<Key> = keys.iter().map(seat.encode).collect();
                 let change = Change::Written { keys: keys_told, write: hold.0 };
@@ -136,12 +137,13 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
                     self.invalidate_stores(key, version, Verb::Remove, outcome.is_ok()).await;
                     self.remove_in_memory(key);
                 }
-                outcome
+                (version, outcome)
             }
         };
         keys.iter().for_each(|key| {
             self.flights.release(key, hold);
         });
+        self.finish(following, version).await;
         outcome
     }
 

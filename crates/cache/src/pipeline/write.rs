@@ -1,15 +1,16 @@
 use std::borrow::Borrow;
 use std::hash::Hash;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use larder_core::{
-    Announcement, Change, Class, Entry, Error, ErrorKind, Mark, Moment, Result, Tag, Value, Verb,
-    Version,
+    Announcement, Change, Class, Cover, Entry, Error, ErrorKind, Mark, Moment, Reach, Result, Tag,
+    Value, Verb, Version, level_tag,
 };
 use larder_memory::Resident;
 
 use super::stores::Fill;
-use crate::engine::{CacheKey, CacheValue, Engine};
+use crate::engine::{CacheKey, CacheValue, Engine, Levels};
 use crate::fleet::{Announced, Seat};
 use crate::flight::Terms;
 use crate::hit::Held;
@@ -27,6 +28,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             Some(seat) => Some(self.announce_key(seat, key, Verb::Remove).await),
             None => None,
         };
+        let following = self.follow_keys([key], Verb::Remove);
         self.meet_stores().await;
         let (numbered, at, outcome) = match announced {
             Some(Announced { version, outcome: Ok(()) }) => (Some(version), version, Ok(())),
@@ -35,7 +37,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             Some(Announced { version, outcome }) => (Some(self.begin_version()), version, outcome),
             None => (None, self.memory.versions().next(), Ok(())),
         };
-        match self.put_in_memory(key, value, terms, numbered) {
+        let put = match self.put_in_memory(key, value, terms, numbered) {
             Ok((version, None)) => outcome.map(|()| version),
             Ok((version, Some(fill))) => {
                 self.fill(vec![fill]).await;
@@ -47,7 +49,9 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
                 self.tell_stores(key, at, Verb::Remove, is_announced).await;
                 Err(error)
             }
-        }
+        };
+        self.finish(following, at).await;
+        put
     }
 
     /// Takes out what was read below before the stores had a put that memory did
@@ -89,6 +93,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             refreshable: self.origin.is_some(),
         };
         let tags = terms.tags.union(&self.tag_rule(key, &value));
+        let tags = tags.union(&self.dependency_tags(key, &value, &terms.sources)?);
         let Some(limits) = limits(&policy, &answer) else {
             // Whatever is there is older than what was not kept.
             self.remove_in_memory(key);
@@ -167,6 +172,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
 
     /// Tells the other nodes and the stores that a key was invalidated.
     async fn tell_of_key(&self, key: &K, verb: Verb) -> Result<()> {
+        let following = self.follow_keys([key], verb);
         let (at, outcome) = match &self.seat {
             Some(seat) => {
                 // First: from then on it is announced also if this call is dropped.
@@ -174,13 +180,14 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
                 self.meet_stores().await;
                 (version, outcome)
             }
-            None if self.lower.is_some() => {
+            None if self.lower.is_some() || following.is_some() => {
                 self.meet_stores().await;
                 (self.memory.versions().next(), Ok(()))
             }
             None => return Ok(()),
         };
         self.tell_stores(key, at, verb, self.seat.is_some() && outcome.is_ok()).await;
+        self.finish(following, at).await;
         outcome
     }
 
@@ -267,8 +274,58 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         self.raise(None, Verb::Remove).await
     }
 
+    /// Invalidates every key that begins like this, or more where no watermark is as
+    /// narrow as that.
+    pub(crate) async fn invalidate_prefix(&self, prefix: &str, verb: Verb) -> Result<Cover> {
+        let cover = self.levels()?.pattern.cover_prefix(prefix);
+        self.invalidate_cover(cover, verb).await
+    }
+
+    /// The same for every key that a glob matches.
+    pub(crate) async fn invalidate_glob(&self, glob: &str, verb: Verb) -> Result<Cover> {
+        let cover = self.levels()?.pattern.cover_glob(glob);
+        self.invalidate_cover(cover, verb).await
+    }
+
+    fn levels(&self) -> Result<&Levels<K>> {
+        self.rules.levels.as_ref().ok_or_else(|| {
+            Error::new(ErrorKind::Config, "this cache does not know the pattern of its keys")
+                .with("cache", &self.name)
+                .remedy("declare it with `prefixes`")
+        })
+    }
+
+    async fn invalidate_cover(&self, cover: Cover, verb: Verb) -> Result<Cover> {
+        match &cover.reach {
+            Reach::Nothing => {}
+            Reach::Key(key) => {
+                // What is no key of this cache is not in it.
+                if let Some(key) = (self.levels()?.decode)(key) {
+                    match verb {
+                        Verb::Expire => self.expire(&key).await?,
+                        Verb::Remove => self.remove(&key).await?,
+                    };
+                }
+            }
+            Reach::Level(prefix) => {
+                let kind = match verb {
+                    Verb::Expire => EventKind::ExpiredTag,
+                    Verb::Remove => EventKind::RemovedTag,
+                };
+                self.telemetry.record(kind, None);
+                self.raise(Some(&level_tag(prefix)), verb).await?;
+            }
+            _ => {
+                self.telemetry.record(EventKind::Cleared, None);
+                self.raise(None, verb).await?;
+            }
+        }
+        Ok(cover)
+    }
+
     /// Raises a watermark everywhere, over a tag or over all there is.
     async fn raise(&self, tag: Option<&Tag>, verb: Verb) -> Result<Version> {
+        let following = self.follow_mark(tag, verb);
         let Announced { version, outcome } = match &self.seat {
             Some(seat) => {
                 let change = tag.map_or(Change::All, |tag| Change::Tags(vec![tag.clone()]));
@@ -283,6 +340,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         self.raise_in_memory(&mark);
         self.meet_stores().await;
         self.mark_stores(&mark, self.seat.is_some() && outcome.is_ok()).await;
+        self.finish(following, version).await;
         outcome.map(|()| version)
     }
 
@@ -292,7 +350,10 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             (Some(tag), Verb::Remove) => self.memory.remove_tag_at(tag, mark.version),
             (Some(tag), Verb::Expire) => self.memory.expire_tag_at(tag, mark.version, now),
             (None, Verb::Remove) => self.memory.clear_at(mark.version),
-            (None, Verb::Expire) => self.memory.expire_all_at(mark.version, now),
+            (None, Verb::Expire) => {
+                self.expired_below.fetch_max(mark.version.get(), Ordering::AcqRel);
+                self.memory.expire_all_at(mark.version, now);
+            }
         }
     }
 

@@ -442,18 +442,10 @@ async fn options_that_cannot_work_are_refused() {
     assert_eq!(error.kind(), ErrorKind::ShuttingDown);
     let shared = FaultyStore::new(larder::Clock::monotonic());
     let alone = Cache::<String, i64>::builder("user")
-        .stores(Stores::new(JsonCodec).store("shared", shared.clone()))
+        .stores(Stores::new(JsonCodec).store("shared", shared))
         .build()
         .expect_err("nobody says what others change");
     assert!(alone.to_string().contains("join a fleet"), "{alone}");
-    let bus = Arc::new(FaultyBus::new());
-    let fleet = Fleet::join(bus, FleetOptions::default()).await.expect("it joins");
-    let local = Cache::<String, i64>::builder("user")
-        .fleet(&fleet)
-        .stores(Stores::new(JsonCodec).store("disk", shared.local()))
-        .build()
-        .expect_err("it misses what others change while it is down");
-    assert!(local.to_string().contains("that the nodes share"), "{local}");
 }
 
 /// A store that does not follow the bus is told after the bus: whoever starts in

@@ -3,12 +3,15 @@
 mod batches;
 mod budget;
 mod build;
+mod cascade_at_scale;
 mod degraded;
+mod dependencies;
 mod early_refresh;
 mod events;
 mod fences;
 mod fleet;
 mod fleet_adrift;
+mod fleet_local;
 mod freshness;
 mod leases;
 mod shutdown;
@@ -19,3 +22,7 @@ mod support;
 mod tags;
 mod through;
 mod writes;
+
+/// Counts what a thread allocates.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

@@ -28,7 +28,7 @@ pub struct KeyPattern {
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-enum Segment {
+pub(super) enum Segment {
     Literal(String),
     Parameter,
 }
@@ -59,6 +59,10 @@ impl KeyPattern {
             Some(Segment::Literal(text)) => text,
             _ => "",
         }
+    }
+
+    pub(super) fn segments(&self) -> &[Segment] {
+        &self.segments
     }
 
     /// The pattern as it was written.

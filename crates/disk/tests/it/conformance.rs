@@ -2,8 +2,8 @@
 //! the directory closed and opened again before almost every call.
 
 use larder_core::{
-    BusPosition, Capabilities, Key, Mark, PutCondition, PutOutcome, Result, Store, StoredEntry,
-    Verb, Version,
+    Capabilities, HeardUpTo, Key, Mark, PutCondition, PutOutcome, Result, Store, StoredEntry, Verb,
+    Version,
 };
 use larder_disk::{DiskOptions, DiskStore, DiskTier, Durability};
 use tempfile::TempDir;
@@ -56,12 +56,12 @@ impl Store for Lasting {
         self.0.store.marks().await
     }
 
-    async fn note_position(&self, position: BusPosition) -> Result<()> {
-        self.0.store.note_position(position).await
+    async fn note_heard(&self, heard: HeardUpTo) -> Result<()> {
+        self.0.store.note_heard(heard).await
     }
 
-    async fn position(&self) -> Result<Option<BusPosition>> {
-        self.0.store.position().await
+    async fn heard(&self) -> Result<Option<HeardUpTo>> {
+        self.0.store.heard().await
     }
 }
 

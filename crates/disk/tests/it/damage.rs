@@ -5,12 +5,12 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use larder_core::{BusPosition, Mark, PutOutcome, Store, StoredEntry, Tag, Ttl, Verb, Version};
+use larder_core::{Mark, PutOutcome, Store, StoredEntry, Tag, Ttl, Verb, Version};
 use larder_disk::{DiskOptions, DiskStore, DiskTier};
 use larder_testkit::conformance::{block_on, store::entry};
 use tempfile::TempDir;
 
-use crate::support::{Home, key, put, remove, text};
+use crate::support::{Home, heard, key, put, remove, text};
 
 const KEYS: u64 = 120;
 
@@ -24,8 +24,7 @@ async fn written() -> TempDir {
     write_round(&home.store, 2).await;
     home.tier.compact().await.expect("a compaction");
     write_round(&home.store, 3).await;
-    let position = BusPosition { epoch: 1, sequence: 3 };
-    home.store.note_position(position).await.expect("a position");
+    home.store.note_heard(heard(3)).await.expect("a position");
     home.close().await
 }
 
@@ -191,8 +190,8 @@ async fn check(directory: &Path, label: &str, is_right: fn(u64, Option<&str>) ->
         let read = text(&store, &n.to_string()).await;
         assert!(is_right(n, read.as_deref()), "{label}: key {n}: {read:?}");
     }
-    let position = store.position().await.expect("the position");
-    if position.is_some_and(|position| position.sequence == 3) {
+    let heard = store.heard().await.expect("the position");
+    if heard.is_some_and(|heard| heard.position.sequence == 3) {
         // Whoever is so far has seen every invalidation.
         for n in 0..KEYS {
             let read = text(&store, &n.to_string()).await;
@@ -240,8 +239,7 @@ fn a_journal_that_is_cut_off_anywhere_leaves_a_prefix() {
                 let entry = lasting(&value(place, number), number);
                 put(&home.store, &place.to_string(), entry).await.expect("a put");
             }
-            let position = BusPosition { epoch: 1, sequence: number };
-            home.store.note_position(position).await.expect("a position");
+            home.store.note_heard(heard(number)).await.expect("a position");
             if number == CHANGES / 3 {
                 home.tier.compact().await.expect("a compaction");
             }
@@ -257,8 +255,8 @@ fn a_journal_that_is_cut_off_anywhere_leaves_a_prefix() {
             let how = Damage::Truncate(random.f64());
             let cut = original.damaged(journal, how, &mut random);
             let home = Home::open_in(cut, |_| ()).await;
-            let position = home.store.position().await.expect("the position");
-            let reached = position.map_or(0, |position| position.sequence);
+            let heard = home.store.heard().await.expect("the position");
+            let reached = heard.map_or(0, |heard| heard.position.sequence);
             let mut matches = [true; 2];
             for place in 0..10 {
                 let read = text(&home.store, &place.to_string()).await;
@@ -314,8 +312,7 @@ fn what_breaks_while_it_runs_is_dropped_and_what_was_invalidated_stays_so() {
         let mark = Mark { tag: None, verb: Verb::Remove, version: Version::new(50) };
         home.store.mark(std::slice::from_ref(&mark)).await.expect("a watermark");
         remove(&home.store, "0", 60).await;
-        let position = BusPosition { epoch: 1, sequence: 60 };
-        home.store.note_position(position).await.expect("a position");
+        home.store.note_heard(heard(60)).await.expect("a position");
         // Compaction cannot get past a damaged block.
         assert!(home.tier.compact().await.is_err());
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
@@ -331,7 +328,7 @@ fn what_breaks_while_it_runs_is_dropped_and_what_was_invalidated_stays_so() {
         assert_eq!(text(&home.store, "0").await.as_deref(), Some("new"));
         assert_eq!(text(&home.store, "1").await, None);
         assert!(home.store.marks().await.expect("the watermarks").contains(&mark));
-        assert_eq!(home.store.position().await.expect("the position"), Some(position));
+        assert_eq!(home.store.heard().await.expect("the position"), Some(heard(60)));
         assert_eq!(home.store.highest_version(), Version::new(60));
     });
 }

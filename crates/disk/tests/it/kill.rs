@@ -10,14 +10,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use larder_core::{
-    BusPosition, Key, Mark, PutCondition, PutOutcome, Store, StoredEntry, Tag, Ttl, Value, Verb,
-    Version,
+    Key, Mark, PutCondition, PutOutcome, Store, StoredEntry, Tag, Ttl, Value, Verb, Version,
 };
 use larder_disk::{DiskOptions, DiskStore, DiskTier, Durability};
 use larder_testkit::conformance::{block_on, store::entry};
 use tempfile::TempDir;
 
-use crate::support::key;
+use crate::support::{heard, key};
 
 const CHILD_DIRECTORY: &str = "LARDER_DISK_TEST_DIRECTORY";
 const CHILD_DURABILITY: &str = "LARDER_DISK_TEST_DURABILITY";
@@ -163,7 +162,8 @@ impl Ledger {
         let highest = store.highest_version().get();
         assert!(highest >= self.highest, "round {round}: {highest} after {}", self.highest);
         let marks = store.marks().await.expect("the watermarks");
-        let position = store.position().await.expect("the position").map_or(0, |at| at.sequence);
+        let position =
+            store.heard().await.expect("the position").map_or(0, |at| at.position.sequence);
         for (writer, (acknowledged, begun)) in &self.marks {
             let tag = Tag::new(&writer.to_string());
             let held = marks.iter().find(|mark| mark.tag.as_ref() == Some(&tag));
@@ -274,8 +274,7 @@ async fn write_for_ever(store: DiskStore, writer: u64, next: Arc<AtomicU64>) {
                 let tag = Some(Tag::new(&writer.to_string()));
                 let mark = [Mark { tag, verb: Verb::Remove, version: at }];
                 store.mark(&mark).await.expect("a watermark");
-                let position = BusPosition { epoch: 1, sequence: version };
-                store.note_position(position).await.expect("a position");
+                store.note_heard(heard(version)).await.expect("a position");
                 say(&format!("A mark {writer} {version}"));
             }
         }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use larder_core::{BusPosition, Mark, PutCondition, PutOutcome, Store, Tag, Ttl, Verb, Version};
+use larder_core::{
+    BusPosition, HeardUpTo, Mark, PutCondition, PutOutcome, Store, Tag, Ttl, Verb, Version,
+};
 use larder_testkit::conformance::{block_on, store::entry};
 
 use crate::support::{Home, key, put, remove, text};
@@ -20,8 +22,9 @@ fn entries_floors_watermarks_and_positions_survive() {
         expired.expect("it expires");
         let tag = Mark { tag: Some(Tag::new("t")), verb: Verb::Remove, version: Version::new(9) };
         home.store.mark(std::slice::from_ref(&tag)).await.expect("a watermark");
-        let position = BusPosition { epoch: 77, sequence: 9 };
-        home.store.note_position(position).await.expect("a position");
+        let heard =
+            HeardUpTo { position: BusPosition { epoch: 77, sequence: 9 }, since: Version::new(5) };
+        home.store.note_heard(heard).await.expect("a position");
 
         let home = home.reopen().await;
         assert!(!home.tier.healed());
@@ -34,7 +37,7 @@ fn entries_floors_watermarks_and_positions_survive() {
             assert!(matches!(outcome, PutOutcome::Refused(_)), "{name}: {outcome:?}");
         }
         assert_eq!(home.store.marks().await.expect("the watermarks"), [tag]);
-        assert_eq!(home.store.position().await.expect("the position"), Some(position));
+        assert_eq!(home.store.heard().await.expect("the position"), Some(heard));
         assert_eq!(home.store.highest_version(), Version::new(9));
         assert_eq!(home.tier.highest_version(), Version::new(9));
     });

@@ -3,11 +3,17 @@
 use std::time::Duration;
 
 use larder_core::{
-    Key, PutCondition, PutOutcome, Result, Store, StoredEntry, Value, Verb, Version,
+    BusPosition, HeardUpTo, Key, PutCondition, PutOutcome, Result, Store, StoredEntry, Value, Verb,
+    Version,
 };
 use larder_disk::{DiskOptions, DiskStore, DiskTier};
 use larder_testkit::conformance::store::entry;
 use tempfile::TempDir;
+
+/// Heard up to this message.
+pub(crate) fn heard(sequence: u64) -> HeardUpTo {
+    HeardUpTo { position: BusPosition { epoch: 1, sequence }, since: Version::ZERO }
+}
 
 /// A directory of its own, and a store in it.
 pub(crate) struct Home {

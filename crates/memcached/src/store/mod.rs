@@ -31,6 +31,10 @@ pub struct StoreOptions {
     pub marks_max: usize,
     /// For how long an entry may stay on a server that stands in for a dead one.
     pub stand_in_ttl: Duration,
+    /// Values of more than this many bytes are packed with zstd where that makes them
+    /// shorter; costs some 2 ms for each MiB. All nodes can read them, whatever this
+    /// says there. `None`: none is.
+    pub compress_above: Option<usize>,
 }
 
 impl Default for StoreOptions {
@@ -40,6 +44,7 @@ impl Default for StoreOptions {
             floor_window: Duration::from_secs(600),
             marks_max: 2_000,
             stand_in_ttl: Duration::from_secs(60),
+            compress_above: None,
         }
     }
 }

@@ -6,7 +6,7 @@ use larder_core::{Error, Frame, Key, Result, StoredEntry};
 use super::MemcachedStore;
 use super::fetch::Held;
 use crate::client::Route;
-use crate::item::EntryName;
+use crate::item::{self, EntryName};
 
 /// An entry that was read, and the generation that it belongs to.
 type Found = (u64, StoredEntry);
@@ -91,17 +91,19 @@ impl MemcachedStore {
         self.settle(server, &session).await?;
         let entries = indexes.iter().map(|index| (&keys[*index], &names[*index]));
         let held = self.fetch(&session, server, entries).await?;
+        let value_bytes_max = item::value_bytes_max(self.client.item_bytes_max());
+        let readable = |held| readable(held, value_bytes_max);
         Ok(held.into_iter().map(|held| held.and_then(readable)).collect())
     }
 }
 
 /// The entry of an item, aged, if it may still be read.
-fn readable(held: Held) -> Option<Found> {
+fn readable(held: Held, value_bytes_max: usize) -> Option<Found> {
     if held.is_over() {
         return None;
     }
     let (now, item) = (held.now_micros?, held.item?);
-    match item.frame {
+    match item.frame.unpacked(value_bytes_max).ok()? {
         Frame::Entry { entry, read_at_micros, .. } => {
             let age = Duration::from_micros(now.saturating_sub(read_at_micros));
             Some((item.generation, StoredEntry { age, ..entry }))

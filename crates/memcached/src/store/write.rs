@@ -188,7 +188,8 @@ impl MemcachedStore {
     ) -> Result<Request> {
         let now = session.clock.at_least(call.began_at);
         let read_at = read_at_micros(put.entry, now);
-        let frame = Frame::encode(put.entry, floor, read_at)?;
+        let above = self.options.compress_above;
+        let frame = Frame::encode_packed(put.entry, floor, read_at, above)?;
         let value = item::encode(&put.name, put.key, call.generation, &frame);
         let lives_for = longer(put.entry.fresh_for, put.entry.stale_for);
         let end = ends_at(read_at, lives_for).unwrap_or(now + duration_micros(FOREVER));
@@ -271,7 +272,7 @@ fn decide(
         Frame::Entry { floor, .. } if item.generation != current_generation || held.is_over() => {
             over_it(*floor)
         }
-        Frame::Entry { entry, floor, read_at_micros } => {
+        Frame::Entry { entry, floor, read_at_micros, .. } => {
             let now = session.clock.at_least(call.began_at);
             let rank = (version, self::read_at_micros(put.entry, now));
             let is_newer = rank > (entry.version, *read_at_micros);

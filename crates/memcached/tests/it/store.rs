@@ -170,3 +170,28 @@ fn writers_and_invalidations_that_cross_leave_the_newest() {
         }
     });
 }
+
+/// Whoever packs values, all read them, also once they are expired.
+#[test]
+fn long_values_are_packed_where_that_is_asked_for_and_read_everywhere() {
+    block_on(async {
+        let servers = servers(1);
+        let client = connect(&servers).await;
+        let mut options = StoreOptions::default();
+        options.compress_above = Some(1000);
+        let packing = MemcachedStore::with_options(&client, "album", options);
+        let plain = MemcachedStore::new(&client, "album");
+        let long = "{\"title\":\"Kind of Blue\"}".repeat(2000);
+        put(&packing, "long", &long, 1).await;
+        let bytes = servers[0].statistic("bytes");
+        assert!(bytes < long.len() as u64 / 5, "{bytes} bytes");
+        let key = [Key::new("long")];
+        for store in [&packing, &plain] {
+            let read = store.get(&key[0]).await.expect("a read").expect("it is there");
+            assert_eq!(read.value, entry(&long, 1).value);
+        }
+        plain.invalidate_many(&key, Version::new(2), Verb::Expire).await.expect("an expiry");
+        let read = packing.get(&key[0]).await.expect("a read").expect("it may be served stale");
+        assert_eq!((read.fresh_for, read.value), (Ttl::For(Duration::ZERO), entry(&long, 1).value));
+    });
+}

@@ -3,6 +3,7 @@
 mod bus;
 mod cluster;
 mod faults;
+mod gaps;
 mod late;
 mod lease;
 mod probe;

@@ -258,3 +258,38 @@ fn watermarks_go_when_nothing_falls_under_them() {
         assert!(server.command(&["ZCARD", "{larder}:marktimes:album"]).integer() == 1);
     });
 }
+
+/// Whoever packs values, all read them, and what happens to entries in the server
+/// leaves them as they are.
+#[test]
+fn long_values_are_packed_where_that_is_asked_for_and_read_everywhere() {
+    block_on(async {
+        let server = RedisServer::start();
+        let mut packs = options(&server);
+        packs.compress_above = Some(1000);
+        let packs = larder_redis::RedisTier::connect(packs).await.expect("the server runs");
+        let (packing, plain) = (packs.store("album"), connect(&server).await.store("album"));
+        let long = "{\"title\":\"Kind of Blue\"}".repeat(2000);
+        let entries =
+            [(Key::new("long"), entry(&long, 1)), (Key::new("short"), entry(&long[..1000], 1))];
+        packing.put_many(&entries, PutCondition::NewerThanHeld).await.expect("a put");
+        let length = |key: &str| {
+            let names = server.command(&["KEYS", &format!("*album*{key}")]);
+            server
+                .command(&["STRLEN", &names.items().first().expect("it is there").text()])
+                .integer()
+        };
+        assert!((1..long.len() as i64 / 10).contains(&length("long")), "{}", length("long"));
+        assert!(length("short") > 1000, "{}", length("short"));
+        for store in [&packing, &plain] {
+            for (key, put) in &entries {
+                let read = store.get(key).await.expect("a read").expect("it is there");
+                assert_eq!(read.value, put.value);
+            }
+        }
+        let key = [Key::new("long")];
+        plain.invalidate_many(&key, Version::new(2), Verb::Expire).await.expect("an expiry");
+        let read = plain.get(&key[0]).await.expect("a read").expect("it may be served stale");
+        assert_eq!((read.fresh_for, &read.value), (Ttl::For(Duration::ZERO), &entries[0].1.value));
+    });
+}

@@ -216,6 +216,7 @@ fn store(store: &StoreStatistics) -> Value {
         "fills": store.fills,
         "failures": store.failures,
         "undecodable": store.undecodable,
+        "suspects": store.suspects,
         "breaker": breaker_name(store.breaker),
         "is_behind": store.is_behind,
     })

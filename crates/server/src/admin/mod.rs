@@ -17,6 +17,7 @@ use axum::http::header::{ACCEPT, CONTENT_TYPE, VARY};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router, middleware};
+use larder::Dependencies;
 use serde_json::json;
 
 pub use access::Access;
@@ -91,7 +92,8 @@ async fn explain_key(
     let settings = server.settings.load_full();
     let served = server.registry.served();
     let subjects: Vec<_> = served.iter().map(|it| Subject::served(it, &settings)).collect();
-    let explanation = explain(&settings, &subjects, &key);
+    let graph = server.dependencies.as_ref().map(Dependencies::graph);
+    let explanation = explain(&settings, &subjects, graph, &key);
     let mut value = serde_json::to_value(explanation).map_err(|error| Failure::internal(&error))?;
     let entry = server.registry.find(key.as_bytes()).and_then(|it| caches::entry(it, &key));
     value["entry"] = entry.unwrap_or_default();

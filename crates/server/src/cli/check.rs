@@ -69,9 +69,13 @@ fn findings(options: &CheckOptions) -> Result<Diagnostics, Failure> {
     let missing = serve::check_surroundings(&settings);
     let is_complete = missing.is_empty();
     findings.0.extend(missing);
+    let mut graph = serve::plan(&settings, &[]).dependencies.graph;
     if options.connect && is_complete {
-        findings.0.extend(block_on(connect::check(&settings))?);
+        let (mistakes, of_all) = block_on(connect::check(&settings))?;
+        findings.0.extend(mistakes);
+        graph = of_all.or(graph);
     }
+    findings.0.extend(graph.iter().flat_map(|graph| serve::cycles(&settings, graph)));
     findings.sort();
     Ok(findings)
 }

@@ -91,7 +91,14 @@ fn effective(settings: &Settings) -> Result<Value, Failure> {
         }
     }
     let redis = &mut config.redis;
-    for url in config.front.url.iter_mut().chain(&mut redis.url).chain(&mut redis.urls) {
+    for url in config
+        .front
+        .url
+        .iter_mut()
+        .chain(&mut config.front.urls)
+        .chain(&mut redis.url)
+        .chain(&mut redis.urls)
+    {
         *url = redact::url(url);
     }
     let mut value = serde_json::to_value(&config)?;

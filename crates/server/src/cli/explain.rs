@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use clap::Args;
+use larder::DependencyGraph;
 use serde_json::Value;
 
 use super::options::{DemoOptions, PolicyFlags, SourceOptions};
@@ -73,31 +74,41 @@ async fn explain_offline(options: &ExplainOptions) -> Result<Explanation, Failur
     }
     let settings = Settings::load(options.source.config.as_deref(), &overrides)
         .map_err(Failure::Diagnostics)?;
-    let caches = match declared(&settings, &options.key) {
-        Some(cache) => vec![cache],
+    let (caches, graph) = match declared(&settings, &options.key) {
+        Some(found) => found,
         None => {
             let connected = connect::connect(&settings)
                 .await
                 .map_err(|mistakes| Failure::Diagnostics(Diagnostics(mistakes)))?;
-            let caches = plan(&settings, &connected.found).caches;
+            let planned = plan(&settings, &connected.found);
             connected.close().await;
-            caches
+            (planned.caches, planned.dependencies.graph)
         }
     };
     let subjects: Vec<_> = caches.iter().map(|cache| Subject::planned(cache, &settings)).collect();
-    Ok(explain(&settings, &subjects, &options.key))
+    Ok(explain(&settings, &subjects, graph.as_ref(), &options.key))
 }
 
 /// The cache of a key if a query of the configuration has it: then no database
-/// needs to be asked.
-fn declared(settings: &Settings, key: &str) -> Option<PlannedCache> {
-    let queries: Vec<_> = plan(settings, &[])
+/// needs to be asked, unless another may depend on it.
+fn declared(
+    settings: &Settings,
+    key: &str,
+) -> Option<(Vec<PlannedCache>, Option<DependencyGraph>)> {
+    let planned = plan(settings, &[]);
+    let tables = settings.config.caches.values().filter(|cache| cache.query.is_none());
+    let is_known = planned.dependencies.mistakes.is_empty();
+    if !is_known || tables.into_iter().any(|cache| !cache.depends_on.is_empty()) {
+        return None;
+    }
+    let queries: Vec<_> = planned
         .caches
         .into_iter()
         .filter(|cache| matches!(cache.source, PlannedSource::Query(_)))
         .collect();
     let router = Router::new(queries.iter().map(|cache| cache.pattern.clone()));
-    router.find(key.as_bytes()).map(|index| queries[index].clone())
+    let index = router.find(key.as_bytes())?;
+    Some((vec![queries[index].clone()], planned.dependencies.graph))
 }
 
 /// The explanation for people.
@@ -116,6 +127,14 @@ fn text(explanation: &Explanation) -> String {
     let _ = writeln!(text, "  source   {} of the origin {}", cache.source, cache.origin);
     if !cache.tags.is_empty() {
         let _ = writeln!(text, "  tags     {}", cache.tags.join(", "));
+    }
+    for (index, dependency) in cache.depends_on.iter().enumerate() {
+        let label = if index == 0 { "depends" } else { "" };
+        let _ = writeln!(text, "  {label:7}  on {} (by {})", dependency.on, dependency.by);
+    }
+    for (index, touched) in cache.touches.iter().enumerate() {
+        let label = if index == 0 { "touches" } else { "" };
+        let _ = writeln!(text, "  {label:7}  {touched}");
     }
     text.push_str("  policy\n");
     policy_text(&mut text, &cache.policy);
@@ -149,6 +168,13 @@ fn show_remote(answer: &Value, is_json: bool) -> Outcome {
             [("cache", "name"), ("pattern", "pattern"), ("source", "source"), ("origin", "origin")]
         {
             let _ = writeln!(shown, "  {label:8} {}", cache[name].as_str().unwrap_or_default());
+        }
+        for dependency in cache["depends_on"].as_array().into_iter().flatten() {
+            let part = |name: &str| dependency[name].as_str().unwrap_or_default().to_owned();
+            let _ = writeln!(shown, "  depends  on {} (by {})", part("on"), part("by"));
+        }
+        for touched in cache["touches"].as_array().into_iter().flatten() {
+            let _ = writeln!(shown, "  touches  {}", touched.as_str().unwrap_or_default());
         }
         for setting in cache["policy"].as_array().into_iter().flatten() {
             let part = |name: &str| setting[name].as_str().unwrap_or_default().to_owned();

@@ -6,6 +6,7 @@ mod config;
 mod doctor;
 pub mod explain;
 pub mod generate;
+mod graph;
 mod options;
 mod remote;
 mod serve;
@@ -50,6 +51,7 @@ enum Command {
     Check(check::CheckOptions),
     Doctor(doctor::DoctorOptions),
     Explain(explain::ExplainOptions),
+    Graph(graph::GraphOptions),
     Config(config::ConfigOptions),
     Completions(completions::CompletionsOptions),
     #[command(hide = true)]
@@ -88,6 +90,7 @@ pub fn run() -> ExitCode {
         Command::Check(options) => check::run(&options),
         Command::Doctor(options) => doctor::run(&options),
         Command::Explain(options) => explain::run(&options),
+        Command::Graph(options) => graph::run(&options),
         Command::Config(options) => config::run(&options),
         Command::Completions(options) => completions::run(&options),
         Command::Generate(options) => generate::run(&options),

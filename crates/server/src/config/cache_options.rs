@@ -64,6 +64,13 @@ macro_rules! policy_options {
             /// `artist:{artist_id}`. A `{name}` is a parameter of the key or a
             /// column of the row; an entry whose column is NULL lacks the tag.
             pub tags: Vec<String>,
+            /// What the entries are computed from, so that a change of it invalidates
+            /// them: keys of another cache such as `customer:{customer_id}`, a tag such
+            /// as `tag:price-list:{list}`, what others announce such as
+            /// `service:billing:invoice:{id}`, or the name of a cache for any change of
+            /// it. A `{name}` is a parameter of the key or a column of the row.
+            #[serde(skip_serializing_if = "Vec::is_empty")]
+            pub depends_on: Vec<String>,
             /// The answer when the origin fails and no stale one is at hand. It
             /// is never kept.
             #[serde(skip_serializing_if = "Option::is_none")]

@@ -16,6 +16,8 @@ pub enum Severity {
     Error,
     /// The configuration works, and probably not as meant.
     Warning,
+    /// The configuration works, and this is worth knowing.
+    Information,
 }
 
 /// One thing wrong with a configuration.
@@ -60,6 +62,13 @@ impl Diagnostic {
     #[must_use]
     pub fn as_warning(mut self) -> Self {
         self.severity = Severity::Warning;
+        self
+    }
+
+    /// The same as something worth knowing.
+    #[must_use]
+    pub fn as_information(mut self) -> Self {
+        self.severity = Severity::Information;
         self
     }
 
@@ -129,6 +138,7 @@ impl fmt::Display for Diagnostic {
         let severity = match self.severity {
             Severity::Error => "error",
             Severity::Warning => "warning",
+            Severity::Information => "information",
         };
         let place = self.place();
         if place.is_empty() {
@@ -174,7 +184,7 @@ impl Diagnostics {
 
     /// The warnings alone.
     pub fn warnings(&self) -> impl Iterator<Item = &Diagnostic> {
-        self.0.iter().filter(|diagnostic| !diagnostic.is_error())
+        self.0.iter().filter(|diagnostic| diagnostic.severity == Severity::Warning)
     }
 
     /// Puts them in the order of the file; what has no place comes first.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::shared_tier_options::RedisTopology;
 use super::units::{ByteSize, DurationText};
 
 /// An existing Redis or Valkey to stand in front of: reads of strings are
@@ -19,9 +20,35 @@ pub struct ExistingRedisOptions {
     /// the file: `password_env` is the better place.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// The environment variable that holds the URL.
+    /// The same for several servers, in place of `url`: nodes of a cluster, or
+    /// sentinels. The others are found through any that answers; all have one
+    /// login, that of the first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub urls: Vec<String>,
+    /// The environment variable that holds the URL, or several with commas
+    /// between.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url_env: Option<String>,
+    /// How the servers stand to one another. Default: one, or a cluster if it says
+    /// that it is part of one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub topology: Option<RedisTopology>,
+    /// Under which name sentinels watch the primary, often `mymaster`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sentinel_service: Option<String>,
+    /// The user for the sentinels themselves, if they have any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sentinel_user: Option<String>,
+    /// The environment variable that holds the sentinels' password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sentinel_password_env: Option<String>,
+    /// The file that holds the sentinels' password. Its last line break does not
+    /// count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sentinel_password_file: Option<String>,
+    /// The user, in place of one in the URL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
     /// The environment variable that holds the password, in place of one in the
     /// URL.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -56,7 +83,7 @@ impl ExistingRedisOptions {
     /// Whether there is a Redis to stand in front of.
     #[must_use]
     pub fn is_set(&self) -> bool {
-        self.url.is_some() || self.url_env.is_some()
+        self.url.is_some() || !self.urls.is_empty() || self.url_env.is_some()
     }
 
     /// Whether nothing was said of it.
@@ -70,7 +97,14 @@ impl Default for ExistingRedisOptions {
     fn default() -> Self {
         Self {
             url: None,
+            urls: Vec::new(),
             url_env: None,
+            topology: None,
+            sentinel_service: None,
+            sentinel_user: None,
+            sentinel_password_env: None,
+            sentinel_password_file: None,
+            user: None,
             password_env: None,
             password_file: None,
             ca_file: None,

@@ -91,6 +91,7 @@ impl Overrides {
         if let Some(url) = &self.redis {
             config.front.url = Some(url.clone());
             config.front.url_env = None;
+            config.front.urls.clear();
         }
         for database in &self.databases {
             add_database(config, database);

@@ -72,6 +72,11 @@ pub struct RedisTierOptions {
     pub entries: Option<bool>,
     /// The largest value that is kept there. Larger ones stay in memory.
     pub value_size_max: ByteSize,
+    /// Values longer than this are packed with zstd where that makes them shorter: it
+    /// takes less of memory and network there, and about 2 ms of this server for each
+    /// MiB. Servers without this option can read them. Default: none are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compress_above: Option<ByteSize>,
     /// Whether entries are read from replicas. These may lag behind: what was
     /// removed a moment ago may be read there once more, and is then served from
     /// memory for up to `memory_ttl`.
@@ -133,6 +138,7 @@ impl Default for RedisTierOptions {
             reply_timeout: DurationText(Duration::from_secs(1)),
             entries: None,
             value_size_max: ByteSize(8 << 20),
+            compress_above: None,
             read_from_replicas: false,
             memory_ttl: OptionalDuration(Some(Duration::from_secs(60))),
             staleness_bound: DurationText(Duration::from_secs(5)),
@@ -173,6 +179,11 @@ pub struct MemcachedTierOptions {
     pub connect_timeout: DurationText,
     /// How long one reply may take. The caches wait half a second at most.
     pub reply_timeout: DurationText,
+    /// Values longer than this are packed with zstd where that makes them shorter: it
+    /// takes less of memory and network there, and about 2 ms of this server for each
+    /// MiB. Servers without this option can read them. Default: none are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compress_above: Option<ByteSize>,
     /// What becomes of the keys of a dead server.
     pub when_dead: DeadServerKeys,
 }
@@ -215,6 +226,7 @@ impl Default for MemcachedTierOptions {
             connections_per_server: 1,
             connect_timeout: DurationText(Duration::from_secs(2)),
             reply_timeout: DurationText(Duration::from_secs(1)),
+            compress_above: None,
             when_dead: DeadServerKeys::default(),
         }
     }

@@ -95,9 +95,12 @@ async fn look_in_front(settings: &Settings) -> Vec<Finding> {
         Ok(Some(options)) => options,
         Err(error) => return vec![Finding::failure("front", "?", "configuration", &error)],
     };
-    let at = options.upstream.label();
+    let at = options.label();
     vec![match front::check(&options).await {
-        Ok(()) => Finding::fine("front", at, "reachable", "it answers and accepts the login"),
+        Ok(found) if found.is_cluster() => {
+            Finding::fine("front", at, "reachable", "the cluster answers and serves every slot")
+        }
+        Ok(_) => Finding::fine("front", at, "reachable", "it answers and accepts the login"),
         Err(error) => Finding::failure("front", at, "reachable", &error),
     }]
 }
@@ -166,6 +169,7 @@ impl From<Diagnostic> for Finding {
         let level = match diagnostic.severity {
             crate::config::Severity::Error => Level::Failure,
             crate::config::Severity::Warning => Level::Warning,
+            crate::config::Severity::Information => Level::Fine,
         };
         let at = match (diagnostic.file, diagnostic.line) {
             (Some(file), Some(line)) => format!("{file}:{line}"),

@@ -6,40 +6,18 @@ use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::course::{Course, Pin, Touches};
+use super::both;
+use super::cluster::redirect::{Redirect, TRIES_MAX, TRY_AGAIN_AFTER, learn};
+use super::course::{Pin, Touches};
 use super::link::refusal;
+use super::nodes::Node;
 use super::pinned::{Delivery, Kind, Owed, Pinned};
-use super::request::Void;
-use super::session::{
-    Call, NO_REPLICATION, blocks, client_course, count, is_about_larder, key_spec, wants_reply,
-};
+use super::turn::{Taken, WAITING_BYTES_MAX, plain, take};
 use super::wire::encode;
 use super::{Front, FrontWorker};
-use crate::resp::arguments::OwnedArguments;
-use crate::resp::connection::{Connection, Next, Pause, receive_from, send_to};
-use crate::resp::scratch::{Scratch, recycle};
-use crate::resp::session::{Session, Step};
-use crate::resp::{Protocol, Reply, cached};
-
-/// So much may wait for either side before the other is read no more.
-const WAITING_BYTES_MAX: usize = 256 * 1024;
-
-/// So many replies are awaited at a time.
-const OWED_MAX: usize = 1024;
-
-/// What came of the commands that have arrived.
-enum Taken {
-    /// All that can be sent is: now it is up to the sockets.
-    Sent,
-    /// No connection of its own is needed any more, and this one is as new.
-    Leave,
-    /// It is needed no more, and of no use to others.
-    Drop,
-    /// The client or an operator ends the connection.
-    Close,
-    /// A cache is to load something first.
-    Wait(Pause),
-}
+use crate::resp::connection::{Connection, Next, receive_from, send_to};
+use crate::resp::scratch::Scratch;
+use crate::resp::{Protocol, Reply};
 
 /// What happened on the sockets.
 enum Event {
@@ -53,23 +31,28 @@ impl Connection {
     pub(crate) async fn serve_pinned(&mut self, scratch: &mut Scratch) -> io::Result<Next> {
         let worker = Arc::clone(&self.session.worker);
         let Some(worker) = &worker.front else { return Ok(Next::Close) };
+        let has_begun = self.session.front.as_mut().is_some_and(|it| {
+            // It was answered, but Redis was not told.
+            std::mem::take(&mut it.has_held_multi)
+        });
         let Some(mut pinned) = self.pin(worker, scratch.reply.protocol()).await else {
             // The command gets the error as its reply.
-            return Ok(Next::Read);
+            return if has_begun { self.abandon(scratch).await } else { Ok(Next::Read) };
         };
+        if has_begun {
+            begin(&mut pinned);
+        }
         let mut has_client_left = false;
+        let mut tries = 0;
         loop {
-            match take(&mut self.session, &worker.front, &mut pinned, scratch) {
+            let taken = take(&mut self.session, &worker.front, &mut pinned, scratch);
+            match taken {
                 Taken::Sent if has_client_left && (pinned.is_settled() || pinned.is_blocked()) => {
                     return self.end(worker, scratch).await;
                 }
                 Taken::Sent => {}
                 Taken::Leave => {
-                    if pinned.is_marked() {
-                        worker.front.note_closed();
-                    } else {
-                        worker.give_back(pinned.wire);
-                    }
+                    leave(worker, *pinned);
                     if !has_client_left {
                         return Ok(Next::Read);
                     }
@@ -82,8 +65,10 @@ impl Connection {
                     return Ok(Next::Read);
                 }
                 Taken::Close => return self.end(worker, scratch).await,
-                Taken::Wait(pause) => {
-                    self.answer_pause(pause, scratch).await;
+                taken => {
+                    if !self.answer_taken(worker, &mut pinned, taken, scratch).await? {
+                        return self.abandon(scratch).await;
+                    }
                     continue;
                 }
             }
@@ -106,17 +91,134 @@ impl Connection {
                     }
                 },
             }
+            if let Some(moved) = pinned.take_moved() {
+                tries += 1;
+                self.send_on(worker, &mut pinned, moved, tries, scratch).await;
+            }
         }
+    }
+
+    /// What takes waiting for others than the two sockets. Returns whether the
+    /// connection to Redis is still there.
+    async fn answer_taken(
+        &mut self,
+        worker: &FrontWorker,
+        pinned: &mut Pinned,
+        taken: Taken,
+        scratch: &mut Scratch,
+    ) -> io::Result<bool> {
+        match taken {
+            Taken::Wait(pause) => self.answer_pause(pause, scratch).await,
+            Taken::Detour(arguments) => {
+                both::ask_whole(&mut self.session, &arguments, &mut scratch.reply).await?;
+            }
+            Taken::Exec(delivery) => self.exec(pinned, delivery, &scratch.reply).await,
+            Taken::Move(node) => return Ok(self.move_transaction(worker, pinned, node).await),
+            _ => {}
+        }
+        Ok(true)
+    }
+
+    /// Runs a transaction that caches have a part in: first they are asked.
+    async fn exec(&mut self, pinned: &mut Pinned, delivery: Delivery, reply: &Reply) {
+        let plan = pinned.take_plan().unwrap_or_default();
+        let loaded = both::load(&mut self.session, &plan, reply.protocol()).await;
+        let (name, pin, wanted): (&[u8], _, _) = match loaded {
+            Ok(known) => (b"EXEC", Pin::Exec, Delivery::Together(known)),
+            Err(refusal) => (b"DISCARD", Pin::Discard, Delivery::Instead(refusal)),
+        };
+        let delivery = if delivery == Delivery::Drop { Delivery::Drop } else { wanted };
+        encode(&[name], &mut pinned.outgoing);
+        let owed = Owed { kind: Kind::Pin(pin), delivery, ..plain() };
+        pinned.sent(owed, Touches::Nothing, &[]);
+    }
+
+    /// Opens the transaction anew at the server where it belongs: all it has
+    /// queued are commands without keys.
+    async fn move_transaction(
+        &mut self,
+        worker: &FrontWorker,
+        pinned: &mut Pinned,
+        node: Arc<Node>,
+    ) -> bool {
+        worker.front.note_closed();
+        let Ok(wire) = worker.wire(&node, pinned.wire.protocol).await else { return false };
+        pinned.move_to(node, wire);
+        begin(pinned);
+        for command in std::mem::take(&mut pinned.replay) {
+            pinned.outgoing.extend_from_slice(&command);
+            pinned.resent(Some(Owed { delivery: Delivery::Drop, ..plain() }));
+        }
+        true
+    }
+
+    /// Sends the only command under way to the server that it was sent on to.
+    async fn send_on(
+        &mut self,
+        worker: &FrontWorker,
+        pinned: &mut Pinned,
+        (owed, redirect, command): (Option<Owed>, Redirect, Vec<u8>),
+        tries: u32,
+        scratch: &mut Scratch,
+    ) {
+        let node = learn(&worker.front, &pinned.node, &redirect);
+        let error = match (node, &redirect) {
+            _ if tries >= TRIES_MAX => Some(redirect.refusal()),
+            (None, Redirect::TryAgain) => {
+                tokio::time::sleep(TRY_AGAIN_AFTER * tries).await;
+                None
+            }
+            (None, _) => Some(redirect.refusal()),
+            (Some(node), _) => match worker.wire(&node, pinned.wire.protocol).await {
+                Ok(wire) => {
+                    worker.front.note_closed();
+                    pinned.move_to(node, wire);
+                    None
+                }
+                Err(error) => Some(refusal(&error)),
+            },
+        };
+        if let Some(error) = error {
+            // What it would have changed of the connection is not.
+            pinned.forget_state();
+            if owed.as_ref().is_none_or(|owed| owed.delivery != Delivery::Drop) {
+                scratch.reply.buffer_mut().extend_from_slice(&error);
+            }
+            return;
+        }
+        if matches!(redirect, Redirect::Ask(_)) {
+            encode(&[b"ASKING"], &mut pinned.outgoing);
+            pinned.resent(Some(Owed { delivery: Delivery::Drop, ..plain() }));
+        }
+        pinned.outgoing.extend_from_slice(&command);
+        pinned.resent(owed);
+        pinned.again = Some(command);
+    }
+
+    /// The client was told that a transaction is open, and it is not: it is
+    /// disconnected, as it would be by Redis.
+    async fn abandon(&mut self, scratch: &mut Scratch) -> io::Result<Next> {
+        if let Some(refusal) = self.session.front.as_mut().and_then(|it| it.refusal.take()) {
+            scratch.reply.buffer_mut().extend_from_slice(&refusal);
+        }
+        self.write(&mut scratch.reply).await?;
+        Ok(Next::Close)
     }
 
     /// Gets the connection, or leaves the reason why not.
     async fn pin(&mut self, worker: &FrontWorker, protocol: Protocol) -> Option<Box<Pinned>> {
-        match worker.wire(protocol).await {
-            Ok(wire) => Some(Box::new(Pinned::new(wire))),
+        let front = &worker.front;
+        let state = self.session.front.as_mut()?;
+        let place = front.memory.validity.place_of_slot(0).node;
+        let node = state.pin_to.take().or_else(|| front.nodes.get(place))?;
+        match worker.wire(&node, protocol).await {
+            Ok(wire) => {
+                let bytes_max = self.session.shared.settings.reply_bytes_max.get();
+                let plans = !self.session.shared.routes.is_empty();
+                Some(Box::new(Pinned::new(node, wire, bytes_max).planning(plans)))
+            }
             Err(error) => {
-                if let Some(state) = &mut self.session.front {
-                    state.refusal = Some(refusal(&error));
-                }
+                state.refusal = Some(refusal(&error));
                 None
             }
         }
@@ -144,7 +246,7 @@ impl Connection {
         error: &io::Error,
         scratch: &mut Scratch,
     ) -> io::Result<Next> {
-        let error = front.upstream.unavailable(error);
+        let error = pinned.node.upstream.unavailable(error);
         front.note_lost(&error);
         let is_saved = pinned.fail(front, &refusal(&error), scratch.reply.buffer_mut()).is_some();
         self.write(&mut scratch.reply).await?;
@@ -233,6 +335,22 @@ impl Connection {
     }
 }
 
+/// The connection is needed no more: others may have it, if it is as new.
+fn leave(worker: &FrontWorker, pinned: Pinned) {
+    if pinned.is_marked() {
+        worker.front.note_closed();
+    } else {
+        worker.give_back(pinned.node, pinned.wire);
+    }
+}
+
+/// Opens a transaction whose client knows already that it is open.
+fn begin(pinned: &mut Pinned) {
+    encode(&[b"MULTI"], &mut pinned.outgoing);
+    let owed = Owed { kind: Kind::Pin(Pin::Multi), delivery: Delivery::Drop, ..plain() };
+    pinned.sent(owed, Touches::Nothing, &[]);
+}
+
 /// Writes to Redis, and reads from it unless the client is behind.
 fn poll_redis(pinned: &mut Pinned, waiting: usize, cx: &mut Context<'_>) -> io::Result<bool> {
     let mut has_moved = false;
@@ -260,301 +378,4 @@ fn poll_redis(pinned: &mut Pinned, waiting: usize, cx: &mut Context<'_>) -> io::
         }
     }
     Ok(has_moved)
-}
-
-/// Sends on what has arrived from the client, as far as it may be.
-fn take(session: &mut Session, front: &Front, pinned: &mut Pinned, scratch: &mut Scratch) -> Taken {
-    loop {
-        if session.is_closing || session.client.is_closing() {
-            return Taken::Close;
-        }
-        let is_full = pinned.outgoing.len() >= WAITING_BYTES_MAX
-            || pinned.owed_count() >= OWED_MAX
-            || scratch.reply.as_bytes().len() >= WAITING_BYTES_MAX;
-        if is_full {
-            return Taken::Sent;
-        }
-        let input = &scratch.input[scratch.used..];
-        let length = match scratch.parser.parse(input, session.limits()) {
-            Ok(Some(length)) => length,
-            Ok(None) if pinned.is_settled() && !pinned.has_state() => return Taken::Leave,
-            Ok(None) => return Taken::Sent,
-            Err(_) if !pinned.is_settled() => {
-                scratch.parser.restart();
-                return Taken::Sent;
-            }
-            Err(error) => {
-                session.worker.counters.protocol_errors.add(1);
-                scratch.reply.error(&format!("ERR {error}"));
-                return Taken::Close;
-            }
-        };
-        let mut arguments = recycle(std::mem::take(&mut scratch.arguments));
-        scratch.parser.arguments(input, &mut arguments);
-        let raw = (!scratch.parser.is_inline()).then(|| &input[..length]);
-        let call = Call { arguments: &arguments, raw, now: session.shared.clock.now() };
-        let step = take_one(session, front, pinned, &call, &mut scratch.reply);
-        scratch.arguments = recycle(arguments);
-        match step {
-            One::Done => scratch.used += length,
-            One::Later => {
-                scratch.parser.restart();
-                return Taken::Sent;
-            }
-            One::Leave => {
-                scratch.parser.restart();
-                return Taken::Leave;
-            }
-            One::Reset => {
-                scratch.used += length;
-                return if session.is_closing { Taken::Close } else { Taken::Drop };
-            }
-            One::Wait(pause) => {
-                scratch.used += length;
-                return Taken::Wait(pause);
-            }
-        }
-    }
-}
-
-/// What came of one command.
-enum One {
-    Done,
-    /// It waits until nothing is owed.
-    Later,
-    /// It needs no connection of its own.
-    Leave,
-    /// The client begins anew, or ends.
-    Reset,
-    Wait(Pause),
-}
-
-fn take_one(
-    session: &mut Session,
-    front: &Front,
-    pinned: &mut Pinned,
-    call: &Call<'_>,
-    reply: &mut Reply,
-) -> One {
-    let Some(&name) = call.arguments.first() else { return One::Done };
-    let course = match Course::of(name) {
-        Course::Client => match client_course(call.arguments) {
-            // What it says of the connection is then of the one to Redis.
-            Course::Own if pinned.is_in_multi() && !is_client_reply(call.arguments) => {
-                pinned.mark();
-                Course::Shared(Touches::Nothing)
-            }
-            course => course,
-        },
-        Course::Info if !is_about_larder(call.arguments) => Course::Shared(Touches::Nothing),
-        course => course,
-    };
-    // Whoever ended as another user must log in again first.
-    if !session.is_trusted && course != Course::Own {
-        return if pinned.is_settled() { One::Leave } else { One::Later };
-    }
-    let needs_pin = matches!(course, Course::Pins(_) | Course::Apart(_) | Course::Select)
-        || matches!(course, Course::MayBlock(_) if blocks(call.arguments));
-    if !pinned.has_state() && !needs_pin {
-        return if pinned.is_settled() { One::Leave } else { One::Later };
-    }
-    let is_ping = name.eq_ignore_ascii_case(b"ping");
-    match course {
-        Course::Own | Course::Info if is_ping => {}
-        Course::Own | Course::Info => return own(session, pinned, call, reply),
-        _ => {
-            if let Some(one) = at_cache(session, pinned, course, call, reply) {
-                return one;
-            }
-        }
-    }
-    if let Some(refusal) = unacceptable(course, call.arguments) {
-        spoil(session, pinned, refusal, reply);
-        return One::Done;
-    }
-    send(session, front, pinned, course, call);
-    One::Done
-}
-
-/// Sends a command on.
-fn send(
-    session: &mut Session,
-    front: &Front,
-    pinned: &mut Pinned,
-    course: Course,
-    call: &Call<'_>,
-) {
-    let touches = match course {
-        Course::Shared(touches) | Course::Apart(touches) | Course::MayBlock(touches) => touches,
-        _ => Touches::Nothing,
-    };
-    let kind = match course {
-        Course::Pins(pin) => Kind::Pin(pin),
-        Course::Select => Kind::Select { is_home: is_home(front, call.arguments) },
-        _ => Kind::Plain,
-    };
-    let blocks = matches!(course, Course::Apart(_) | Course::MayBlock(_)) && !pinned.is_in_multi();
-    if matches!(course, Course::Apart(Touches::Nothing)) && is_wait(call.arguments) {
-        // What it waits for are the writes before it, of whatever connection:
-        // Redis notes them with each command.
-        encode(&[b"PING"], &mut pinned.outgoing);
-        pinned.sent(Owed { delivery: Delivery::Drop, ..plain() }, Touches::Nothing, &[]);
-    }
-    let void = Void::of(touches, call.arguments);
-    void.apply(&front.memory);
-    call.write(&mut pinned.outgoing);
-    let delivery = if wants_reply(session) { Delivery::Give } else { Delivery::Drop };
-    let is_unknown = touches == Touches::Unknown;
-    let owed = Owed { kind, void, is_unknown, blocks, delivery };
-    pinned.sent(owed, touches, call.arguments);
-    session.worker.counters.front_passed.add(1);
-    count(session, call.arguments);
-}
-
-/// Runs one of Larder's own commands, in turn.
-fn own(session: &mut Session, pinned: &mut Pinned, call: &Call<'_>, reply: &mut Reply) -> One {
-    if pinned.is_in_multi() && !is_reset_or_quit(call.arguments) {
-        spoil(session, pinned, "ERR Command not allowed inside a transaction", reply);
-        return One::Done;
-    }
-    if !pinned.is_settled() {
-        return One::Later;
-    }
-    if is_reset_or_quit(call.arguments) {
-        return reset_or_quit(session, call, reply);
-    }
-    let (start, before) = (reply.as_bytes().len(), reply.protocol());
-    let step = session.execute(call.arguments, reply);
-    let one = match step {
-        Step::Done => {
-            session.settle_reply(start, reply);
-            One::Done
-        }
-        Step::Gather(group) => One::Wait(Pause::Load(group)),
-        Step::Wait(entry) => One::Wait(Pause::Wait(entry, OwnedArguments::new(call.arguments))),
-    };
-    if reply.protocol() != before {
-        switch(pinned, reply.protocol());
-    }
-    one
-}
-
-/// Lets the connection speak what the client speaks.
-fn switch(pinned: &mut Pinned, protocol: Protocol) {
-    let version: &[u8] = match protocol {
-        Protocol::Resp2 => b"2",
-        Protocol::Resp3 => b"3",
-    };
-    encode(&[b"HELLO", version], &mut pinned.outgoing);
-    pinned.wire.protocol = protocol;
-    pinned.sent(Owed { delivery: Delivery::Drop, ..plain() }, Touches::Nothing, &[]);
-}
-
-/// Ends what Redis remembers by ending the connection.
-fn reset_or_quit(session: &mut Session, call: &Call<'_>, reply: &mut Reply) -> One {
-    let start = reply.as_bytes().len();
-    let _ = session.execute(call.arguments, reply);
-    session.settle_reply(start, reply);
-    One::Reset
-}
-
-fn is_reset_or_quit(arguments: &[&[u8]]) -> bool {
-    matches!(arguments, [name] if name.eq_ignore_ascii_case(b"reset") || name.eq_ignore_ascii_case(b"quit"))
-}
-
-/// A command on keys of a configured cache. Inside a transaction there is none;
-/// in another database there are no such keys.
-fn at_cache(
-    session: &mut Session,
-    pinned: &mut Pinned,
-    course: Course,
-    call: &Call<'_>,
-    reply: &mut Reply,
-) -> Option<One> {
-    if session.shared.routes.is_empty() || pinned.is_elsewhere() {
-        return None;
-    }
-    let shared = Arc::clone(&session.shared);
-    let spec = key_spec(session, course, call.arguments)?;
-    let mut keys = spec.positions(call.arguments.len()).map(|place| call.arguments[place]);
-    let (key, cache) = keys.clone().find_map(|key| Some((key, shared.routes.route(key)?)))?;
-    let is_mixed = keys.any(|key| shared.routes.route(key).is_none());
-    let is_watch = course == Course::Pins(Pin::Watch);
-    if pinned.is_in_multi() || is_mixed || is_watch || shared.table.find(call.arguments).is_err() {
-        let text = if is_watch {
-            cached::watch_refusal(key, cache.name())
-        } else {
-            format!(
-                "ERR '{}' belongs to the read-through cache '{}', which takes no part in \
-                 transactions of Redis; read it outside",
-                cached::shown(key),
-                cache.name()
-            )
-        };
-        spoil(session, pinned, &text, reply);
-        return Some(One::Done);
-    }
-    Some(own(session, pinned, call, reply))
-}
-
-/// Why a command cannot be sent on over this connection.
-fn unacceptable(course: Course, arguments: &[&[u8]]) -> Option<&'static str> {
-    if course == Course::Replica {
-        return Some(NO_REPLICATION);
-    }
-    if is_script_debug(arguments) {
-        return Some(
-            "ERR SCRIPT DEBUG takes a connection to Redis itself: scripts run where others do",
-        );
-    }
-    let is_redirected = course == Course::Pins(Pin::Tracking)
-        && arguments.iter().any(|argument| argument.eq_ignore_ascii_case(b"redirect"));
-    is_redirected.then_some(
-        "ERR CLIENT TRACKING cannot redirect to another connection through Larder: use RESP3, \
-         where invalidations come on the connection itself",
-    )
-}
-
-/// Refuses a command. A transaction that it was meant for will not run: Redis
-/// is sent a mistake in its place.
-fn spoil(session: &mut Session, pinned: &mut Pinned, text: &str, reply: &Reply) {
-    let mut refusal = Reply::new(reply.protocol());
-    refusal.error(text);
-    let delivery = if wants_reply(session) {
-        Delivery::Instead(refusal.as_bytes().to_vec())
-    } else {
-        Delivery::Drop
-    };
-    encode(&[b"GET"], &mut pinned.outgoing);
-    pinned.sent(Owed { delivery, ..plain() }, Touches::Nothing, &[]);
-}
-
-/// Whether this tells which replies are wanted: Larder sees to that itself.
-fn is_client_reply(arguments: &[&[u8]]) -> bool {
-    arguments.get(1).is_some_and(|subcommand| subcommand.eq_ignore_ascii_case(b"reply"))
-}
-
-fn plain() -> Owed {
-    Owed {
-        kind: Kind::Plain,
-        void: Void::Nothing,
-        is_unknown: false,
-        blocks: false,
-        delivery: Delivery::Give,
-    }
-}
-
-fn is_script_debug(arguments: &[&[u8]]) -> bool {
-    matches!(arguments, [name, subcommand, ..]
-        if name.eq_ignore_ascii_case(b"script") && subcommand.eq_ignore_ascii_case(b"debug"))
-}
-
-fn is_wait(arguments: &[&[u8]]) -> bool {
-    arguments[0].eq_ignore_ascii_case(b"wait") || arguments[0].eq_ignore_ascii_case(b"waitaof")
-}
-
-/// Whether this selects the database that shared connections are in.
-fn is_home(front: &Front, arguments: &[&[u8]]) -> bool {
-    let number = front.options.upstream.database.to_string();
-    matches!(arguments, [_, index] if *index == number.as_bytes())
 }

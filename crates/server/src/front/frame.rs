@@ -143,6 +143,29 @@ pub(crate) fn array(reply: &[u8]) -> Option<(usize, &[u8])> {
     Some((count, &reply[line.len() + 2..]))
 }
 
+/// The elements of the array that a whole reply is.
+pub(crate) fn elements(reply: &[u8]) -> Option<Vec<&[u8]>> {
+    let (count, mut rest) = array(reply)?;
+    let mut elements = Vec::with_capacity(count.min(rest.len()));
+    for _ in 0..count {
+        let Ok(Scanned::Whole(length)) = Scanner::default().scan(rest) else { return None };
+        let (element, behind) = rest.split_at(length);
+        elements.push(element);
+        rest = behind;
+    }
+    rest.is_empty().then_some(elements)
+}
+
+/// The text that a whole reply is: a string, or one in RESP3 that says of itself
+/// that it is for people.
+pub(crate) fn text(reply: &[u8]) -> Option<&[u8]> {
+    let line = line_at(reply).ok()??;
+    let rest = &reply[line.len() + 2..];
+    let [kind @ (b'$' | b'='), length @ ..] = line else { return None };
+    let text = rest.get(..usize::try_from(parse_integer(length)?).ok()?)?;
+    if *kind == b'=' { text.get(4..) } else { Some(text) }
+}
+
 /// The number that a whole reply is.
 pub(crate) fn integer(reply: &[u8]) -> Option<i64> {
     let line = line_at(reply).ok()??;
@@ -159,7 +182,7 @@ pub(crate) fn check_stream(stream: &[u8]) {
         assert!(whole.iter().sum::<usize>() <= stream.len(), "replies hold more than was sent");
     }
     assert_eq!(lengths(stream, pieces), whole, "ends depend on how the stream is cut");
-    let _ = (string(stream), array(stream), integer(stream));
+    let _ = (string(stream), array(stream), integer(stream), elements(stream), text(stream));
 }
 
 /// The lengths of the replies in a stream that arrives in pieces.

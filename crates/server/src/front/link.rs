@@ -13,11 +13,13 @@ use parking_lot::Mutex;
 
 use super::Front;
 use super::backoff::Backoff;
+use super::cluster::redirect::{self, Redirect};
 use super::frame::{Scanned, Scanner};
 use super::mailbox::Mailbox;
 use super::memory::Fill;
-use super::request::{Arrived, Void, Wanted};
-use super::wire::Wire;
+use super::nodes::Node;
+use super::request::{Arrived, Request};
+use super::wire::{Wire, encode};
 use crate::resp::Protocol;
 use crate::resp::worker::Worker;
 
@@ -30,6 +32,10 @@ const PART_BYTES: usize = 64 * 1024;
 /// How often is checked whether Redis owes a reply for too long.
 const CHECK_EVERY: Duration = Duration::from_millis(250);
 
+/// A server that is no primary any more owes replies no longer than this: it may
+/// stand still, and that is why.
+const RETIRED_PATIENCE: Duration = Duration::from_millis(500);
+
 /// For so long, one client that is slow to read holds up the others of its
 /// link. Then what comes for it is gathered in memory, as Redis would do.
 const HOLD_UP_MAX: Duration = Duration::from_millis(200);
@@ -37,6 +43,7 @@ const HOLD_UP_MAX: Duration = Duration::from_millis(200);
 /// A shared connection, which opens when it is first needed.
 pub(crate) struct Link {
     front: Arc<Front>,
+    node: Arc<Node>,
     protocol: Protocol,
     state: Mutex<State>,
 }
@@ -52,6 +59,14 @@ struct State {
     waiting: Vec<Waker>,
 }
 
+impl State {
+    fn wake_task(&mut self) {
+        if let Some(task) = self.task.take() {
+            task.wake();
+        }
+    }
+}
+
 /// A reply that Redis owes.
 struct Pending {
     sent_at: Moment,
@@ -59,32 +74,16 @@ struct Pending {
 }
 
 enum Kind {
-    /// For a client.
-    Reply {
-        mailbox: Arc<Mailbox>,
-        /// Else it is told that the reply has come, but not what it is.
-        is_wanted: bool,
-        void: Void,
-        wanted: Option<Box<Wanted>>,
-    },
+    /// Somebody waits for it.
+    Reply(Request),
     /// How long a key that was just read will live.
     Lifetime,
-}
-
-/// A command for [`Link::ask`].
-pub(crate) struct Request {
-    /// Where its reply goes.
-    pub(crate) mailbox: Arc<Mailbox>,
-    /// Whether the client wants the reply; it waits for it in any case.
-    pub(crate) is_wanted: bool,
-    /// What is to be forgotten before the reply is given.
-    pub(crate) void: Void,
-    /// What of the reply is to be kept.
-    pub(crate) wanted: Option<Box<Wanted>>,
+    /// It says nothing to anybody.
+    Nobody,
 }
 
 impl Link {
-    pub(crate) fn new(front: Arc<Front>, protocol: Protocol) -> Self {
+    pub(crate) fn new(front: Arc<Front>, node: Arc<Node>, protocol: Protocol) -> Self {
         let state = State {
             refusal: None,
             outgoing: Vec::new(),
@@ -92,14 +91,14 @@ impl Link {
             task: None,
             waiting: Vec::new(),
         };
-        Self { front, protocol, state: Mutex::new(state) }
+        Self { front, node, protocol, state: Mutex::new(state) }
     }
 
     /// Sends a command, which `write` appends. Never waits. While Redis cannot
     /// be reached, returns the error to reply instead.
     pub(crate) fn ask(
         &self,
-        request: Request,
+        mut request: Request,
         now: Moment,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Result<(), Arc<[u8]>> {
@@ -107,18 +106,48 @@ impl Link {
         if let Some(refusal) = &state.refusal {
             return Err(Arc::clone(refusal));
         }
-        let Request { mailbox, is_wanted, void, wanted } = request;
+        let start = state.outgoing.len();
         write(&mut state.outgoing);
+        if let Some(again) = &mut request.again
+            && again.tries == 0
+        {
+            again.command = state.outgoing[start..].to_vec();
+        }
+        // A token is for what this server says.
+        request.wanted = request.wanted.filter(|wanted| wanted.is_of(self.node.place));
         let lifetimes =
-            wanted.as_ref().map_or(0, |wanted| wanted.ask_lifetimes(&mut state.outgoing));
-        let kind = Kind::Reply { mailbox, is_wanted, void, wanted };
-        state.pending.push_back(Pending { sent_at: now, kind });
+            request.wanted.as_ref().map_or(0, |wanted| wanted.ask_lifetimes(&mut state.outgoing));
+        state.pending.push_back(Pending { sent_at: now, kind: Kind::Reply(request) });
         for _ in 0..lifetimes {
             state.pending.push_back(Pending { sent_at: now, kind: Kind::Lifetime });
         }
-        if let Some(task) = state.task.take() {
-            task.wake();
+        state.wake_task();
+        Ok(())
+    }
+
+    /// Sends a command once more that another server has sent on, with the word
+    /// that it did (`ASKING`) if that is needed. Gives the request back with the
+    /// error if this one cannot be reached.
+    pub(crate) fn ask_again(
+        &self,
+        request: Request,
+        is_asking: bool,
+    ) -> Result<(), (Request, Arc<[u8]>)> {
+        let sent_at = self.front.now();
+        let mut state = self.state.lock();
+        if let Some(refusal) = &state.refusal {
+            let refusal = Arc::clone(refusal);
+            return Err((request, refusal));
         }
+        if is_asking {
+            encode(&[b"ASKING"], &mut state.outgoing);
+            state.pending.push_back(Pending { sent_at, kind: Kind::Nobody });
+        }
+        if let Some(again) = &request.again {
+            state.outgoing.extend_from_slice(&again.command);
+        }
+        state.pending.push_back(Pending { sent_at, kind: Kind::Reply(request) });
+        state.wake_task();
         Ok(())
     }
 
@@ -140,64 +169,91 @@ impl Link {
         .await;
     }
 
-    /// Reads and writes, on the thread of its clients, for ever.
+    /// Reads and writes, on the thread of its clients, until the server retires
+    /// and owes nothing.
     pub(crate) async fn run(self: Arc<Self>, worker: Arc<Worker>) {
         let mut ready = None;
         loop {
             let wire = match ready.take() {
                 Some(wire) => wire,
                 None => {
-                    self.work().await;
-                    match self.front.connect(self.protocol).await {
+                    if !self.has_work().await {
+                        return self.retire();
+                    }
+                    match self.front.connect(&self.node, self.protocol).await {
                         Ok(wire) => wire,
                         Err(error) => {
                             self.fail(&error, true);
-                            ready = Some(self.reconnect().await);
+                            ready = self.reconnect().await;
+                            if ready.is_none() {
+                                return self.retire();
+                            }
                             continue;
                         }
                     }
                 }
             };
-            let error = self.serve(wire, &worker).await;
-            self.front.note_lost(&error);
-            // At once again: it may have been closed for having idled. Whoever
-            // asks meanwhile waits for that.
-            self.fail(&error, false);
+            match self.serve(wire, &worker).await {
+                Some(error) => {
+                    self.front.note_lost(&error);
+                    // At once again: it may have been closed for having idled.
+                    // Whoever asks meanwhile waits for that.
+                    self.fail(&error, false);
+                }
+                None => {
+                    self.front.note_closed();
+                    return self.retire();
+                }
+            }
         }
+    }
+
+    /// Whoever asks from now on, or has just asked, is told that nobody is there.
+    fn retire(&self) {
+        self.fail(&self.node.upstream.unavailable(&"it is no primary any more"), true);
     }
 
     /// Waits until a connection can be opened again, and lets clients ask. It
     /// is tried whether or not somebody asks, so that clients are not told of an
     /// outage that is over.
-    async fn reconnect(&self) -> Wire {
+    async fn reconnect(&self) -> Option<Wire> {
         let mut backoff = Backoff::default();
         loop {
-            tokio::time::sleep(backoff.next()).await;
-            match self.front.connect(self.protocol).await {
+            tokio::select! {
+                biased;
+                () = self.node.retired.cancelled() => return None,
+                () = tokio::time::sleep(backoff.next()) => {}
+            }
+            match self.front.connect(&self.node, self.protocol).await {
                 Ok(wire) => {
                     self.state.lock().refusal = None;
-                    return wire;
+                    return Some(wire);
                 }
                 Err(error) => self.fail(&error, true),
             }
         }
     }
 
-    /// Waits until somebody asks.
-    async fn work(&self) {
-        poll_fn(|cx| {
+    /// Waits until somebody asks; false if the server retires first.
+    async fn has_work(&self) -> bool {
+        let asked = poll_fn(|cx| {
             let mut state = self.state.lock();
             if !state.pending.is_empty() {
                 return Poll::Ready(());
             }
             state.task = Some(cx.waker().clone());
             Poll::Pending
-        })
-        .await;
+        });
+        tokio::select! {
+            biased;
+            () = asked => true,
+            () = self.node.retired.cancelled() => false,
+        }
     }
 
-    /// Serves until the connection is lost; returns why.
-    async fn serve(&self, wire: Wire, worker: &Worker) -> Error {
+    /// Serves until the connection is lost, and returns why, or until the server
+    /// has retired and owes nothing.
+    async fn serve(&self, wire: Wire, worker: &Arc<Worker>) -> Option<Error> {
         let mut line = Line {
             link: self,
             worker,
@@ -210,31 +266,39 @@ impl Link {
             is_in_parts: false,
             arrived: None,
             held_up: None,
+            sent_on: Vec::new(),
             read_at: self.front.clock.precise_now(),
         };
         let mut check = tokio::time::interval(CHECK_EVERY);
         let error = loop {
             tokio::select! {
                 biased;
-                error = poll_fn(|cx| line.poll(cx)) => break self.front.upstream.unavailable(&error),
-                _ = check.tick() => if let Some(error) = line.overdue() { break error },
+                error = poll_fn(|cx| line.poll(cx)) => break self.node.upstream.unavailable(&error),
+                _ = check.tick() => {
+                    if let Some(error) = line.overdue() {
+                        break error;
+                    }
+                    if self.node.is_retired() && self.state.lock().pending.is_empty() {
+                        return None;
+                    }
+                }
             }
         };
         if line.is_in_parts {
             self.tear_first();
         }
-        error
+        Some(error)
     }
 
     /// The reply under way has lost its end.
     fn tear_first(&self) {
         let first = self.state.lock().pending.pop_front();
-        if let Some(Pending { kind: Kind::Reply { mailbox, is_wanted, void, .. }, .. }) = first {
-            void.apply(&self.front.memory);
-            if is_wanted {
-                mailbox.tear();
+        if let Some(Pending { kind: Kind::Reply(request), .. }) = first {
+            request.void.apply(&self.front.memory);
+            if request.is_wanted {
+                request.to.mailbox().tear();
             } else {
-                mailbox.put(b"", true);
+                request.to.put(b"", true);
             }
         }
     }
@@ -247,9 +311,9 @@ impl Link {
         state.outgoing.clear();
         state.refusal = is_refused.then(|| Arc::clone(&refusal));
         for pending in std::mem::take(&mut state.pending) {
-            if let Kind::Reply { mailbox, is_wanted, void, .. } = pending.kind {
-                void.apply(&self.front.memory);
-                mailbox.put(if is_wanted { &refusal } else { b"" }, true);
+            if let Kind::Reply(request) = pending.kind {
+                request.void.apply(&self.front.memory);
+                request.to.put(if request.is_wanted { &refusal } else { b"" }, true);
             }
         }
         state.waiting.drain(..).for_each(Waker::wake);
@@ -266,7 +330,7 @@ pub(crate) fn refusal(error: &Error) -> Vec<u8> {
 /// An open connection at work.
 struct Line<'a> {
     link: &'a Link,
-    worker: &'a Worker,
+    worker: &'a Arc<Worker>,
     wire: Wire,
     writing: Vec<u8>,
     written: usize,
@@ -281,6 +345,8 @@ struct Line<'a> {
     arrived: Option<Arrived>,
     /// Whom the link waits for, and since when.
     held_up: Option<(Arc<Mailbox>, Moment)>,
+    /// What the server has sent on to others, to be sent there.
+    sent_on: Vec<(Request, Redirect)>,
     /// When something was last read.
     read_at: Moment,
 }
@@ -402,6 +468,9 @@ impl Line<'_> {
             }
         };
         drop(state);
+        for (request, redirect) in self.sent_on.drain(..) {
+            redirect::follow(self.worker, &link.node, link.protocol, request, &redirect);
+        }
         if let Some(sent_at) = latest {
             // One reading of the clock for all that came together.
             self.link.front.counters.note_latency(self.read_at.since(sent_at), 1);
@@ -425,7 +494,7 @@ impl Line<'_> {
     /// that is to be kept is gathered, as far as it may be kept.
     fn part_bytes(&self, pending: Option<&Pending>) -> usize {
         match pending {
-            Some(Pending { kind: Kind::Reply { wanted: Some(_), .. }, .. })
+            Some(Pending { kind: Kind::Reply(Request { wanted: Some(_), .. }), .. })
                 if !self.is_in_parts =>
             {
                 self.link.front.options.kept_bytes_max.max(PART_BYTES)
@@ -435,15 +504,15 @@ impl Line<'_> {
     }
 
     fn hand_on_part(&mut self, pending: Option<&Pending>, part: &[u8], cx: &mut Context<'_>) {
-        let Some(Pending { kind: Kind::Reply { mailbox, is_wanted: true, .. }, .. }) = pending
+        let Some(Pending { kind: Kind::Reply(Request { to, is_wanted: true, .. }), .. }) = pending
         else {
             // Nobody wants it: what has come of it need not be held.
             self.is_in_parts |= pending.is_some();
             return;
         };
-        mailbox.put(part, false);
+        to.put(part, false);
         self.is_in_parts = true;
-        self.note_backlog(&Arc::clone(mailbox), cx);
+        self.note_backlog(&Arc::clone(to.mailbox()), cx);
     }
 
     fn note_backlog(&mut self, mailbox: &Arc<Mailbox>, cx: &mut Context<'_>) {
@@ -459,15 +528,25 @@ impl Line<'_> {
         let memory = &self.link.front.memory;
         let is_whole = !std::mem::take(&mut self.is_in_parts);
         match kind {
-            Kind::Reply { mailbox, is_wanted, void, wanted } => {
+            Kind::Reply(request) => {
+                if is_whole
+                    && request.again.is_some()
+                    && let Some(redirect) = Redirect::read(reply)
+                {
+                    self.arrived = None;
+                    self.sent_on.push((request, redirect));
+                    return;
+                }
+                let Request { to, is_wanted, void, wanted, .. } = request;
                 // Before the client learns of it.
                 void.apply(memory);
                 self.arrived = wanted.filter(|_| is_whole).map(|wanted| wanted.arrive(reply));
-                mailbox.put(if is_wanted { reply } else { b"" }, true);
+                to.put(if is_wanted { reply } else { b"" }, true);
                 if is_wanted && reply.len() >= PART_BYTES {
-                    self.note_backlog(&mailbox, cx);
+                    self.note_backlog(&Arc::clone(to.mailbox()), cx);
                 }
             }
+            Kind::Nobody => {}
             Kind::Lifetime => {
                 let Some(arrived) = &mut self.arrived else { return };
                 let counters = &self.worker.counters;
@@ -482,14 +561,17 @@ impl Line<'_> {
 
     /// The error, if Redis owes a reply for too long.
     fn overdue(&self) -> Option<Error> {
-        let limit = self.link.front.upstream.options().reply_timeout;
+        let mut limit = self.link.node.upstream.options().reply_timeout;
+        if self.link.node.is_retired() {
+            limit = limit.min(RETIRED_PATIENCE);
+        }
         let sent_at = self.link.state.lock().pending.front()?.sent_at;
         let since = sent_at.max(self.read_at);
         // A client that holds the link up is no fault of Redis.
         let is_late =
             self.held_up.is_none() && self.link.front.clock.precise_now().since(since) > limit;
         is_late.then(|| {
-            self.link.front.upstream.unavailable(&format_args!("no reply within {limit:?}"))
+            self.link.node.upstream.unavailable(&format_args!("no reply within {limit:?}"))
         })
     }
 }

@@ -1,10 +1,9 @@
 //! What is known of Redis' strings in this process, and whether it holds.
 //!
-//! Three things keep it true. Every key has a *fence*, a counter that each
+//! Two things keep it true. Every key has a *fence*, a counter that each
 //! invalidation and each write of our own clients moves on: a value that was
-//! read before is not kept. Everything has a *generation*, which moves on when
-//! invalidations may have been lost. And there is a moment *until* which it was
-//! proved that none is missing: after it, nothing is answered from here.
+//! read before is not kept. And every entry stands under an epoch of its slot,
+//! see [`Validity`]: it is dead once its server may not have been heard.
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -14,6 +13,7 @@ use std::time::Duration;
 use foldhash::quality::RandomState;
 use larder_core::Moment;
 
+use super::validity::{Place, Validity};
 use crate::keyspace::{Expiry, Form, Keyspace, WallTime, glob_matches};
 
 /// Keys share fences; one that another key moved costs a fill, nothing else.
@@ -23,23 +23,17 @@ const FENCES: usize = 1 << 14;
 /// looked at when a command may write any of its arguments.
 pub(crate) const KEY_BYTES_MAX: usize = 1024;
 
-/// What stands before a value that is there.
+/// An entry begins with whether there is a value, and the epoch of its slot.
 const PRESENT: u8 = b'=';
-/// All that is kept of a key that is not there.
-const ABSENT: &[u8] = b"-";
+/// The epoch of what is not there follows.
+const ABSENT: u8 = b'-';
 
 /// Values of Redis, shared between threads.
 pub(crate) struct Memory {
     keyspace: Arc<Keyspace>,
+    pub(crate) validity: Validity,
     hasher: RandomState,
     fences: Box<[AtomicU64]>,
-    generation: AtomicU64,
-    /// In nanoseconds of the clock; 0 while nothing holds.
-    holds_until: AtomicU64,
-    /// When the last question was asked that tracking has answered.
-    synced_at: AtomicU64,
-    /// For how long a value is kept at most, in milliseconds; 0 sets no bound.
-    ttl_ms: AtomicU64,
     kept_bytes_max: usize,
     not_kept: Vec<Vec<u8>>,
 }
@@ -48,7 +42,8 @@ pub(crate) struct Memory {
 /// holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Token {
-    generation: u64,
+    place: Place,
+    absence: u32,
     fence: u64,
 }
 
@@ -62,25 +57,28 @@ pub(crate) enum Fill {
     Refused,
 }
 
+impl Token {
+    /// Which server the read must be sent to.
+    pub(crate) fn node(self) -> usize {
+        self.place.node
+    }
+}
+
 impl Memory {
-    pub(crate) fn new(keyspace: Arc<Keyspace>, kept_bytes_max: usize, not_kept: &[String]) -> Self {
+    pub(crate) fn new(
+        keyspace: Arc<Keyspace>,
+        is_cluster: bool,
+        kept_bytes_max: usize,
+        not_kept: &[String],
+    ) -> Self {
         Self {
             keyspace,
+            validity: Validity::new(is_cluster),
             hasher: RandomState::default(),
             fences: (0..FENCES).map(|_| AtomicU64::new(0)).collect(),
-            generation: AtomicU64::new(0),
-            holds_until: AtomicU64::new(0),
-            synced_at: AtomicU64::new(0),
-            ttl_ms: AtomicU64::new(0),
             kept_bytes_max,
             not_kept: not_kept.iter().map(|glob| glob.clone().into_bytes()).collect(),
         }
-    }
-
-    /// Whether anything may be answered from here.
-    #[inline]
-    pub(crate) fn holds(&self, now: Moment) -> bool {
-        now.as_nanos() < self.holds_until.load(Ordering::Acquire)
     }
 
     /// Reads what is known of a key: a value, or that there is none. Allocates
@@ -92,20 +90,38 @@ impl Memory {
         now: Moment,
         read: impl FnOnce(Option<&[u8]>) -> R,
     ) -> Option<R> {
-        if !self.holds(now) {
+        let place = self.validity.place(key);
+        if !self.validity.holds(place.node, now) {
             return None;
         }
-        self.keyspace.get(key, |kept| read(kept.strip_prefix(&[PRESENT])))
+        self.keyspace.get(key, |kept| {
+            let (&kind, rest) = kept.split_first()?;
+            let (epoch, rest) = rest.split_first_chunk::<4>()?;
+            if u32::from_le_bytes(*epoch) != place.epoch {
+                return None;
+            }
+            match kind {
+                PRESENT => Some(read(Some(rest))),
+                _ => self.holds_absent(rest, now).then(|| read(None)),
+            }
+        })?
+    }
+
+    /// Whether it still holds that a key is not there.
+    fn holds_absent(&self, absence: &[u8], now: Moment) -> bool {
+        absence == self.validity.absence().to_le_bytes() && self.validity.all_hold(now)
     }
 
     /// To be taken before a key is read in Redis; `None` if what is found is not
     /// to be kept.
     pub(crate) fn token(&self, key: &[u8], now: Moment) -> Option<Token> {
+        let place = self.validity.place(key);
         let is_kept = key.len() <= KEY_BYTES_MAX
-            && self.holds(now)
+            && self.validity.holds(place.node, now)
             && !self.not_kept.iter().any(|glob| glob_matches(glob, key));
         is_kept.then(|| Token {
-            generation: self.generation.load(Ordering::Acquire),
+            place,
+            absence: self.validity.absence(),
             fence: self.fence(key).load(Ordering::Acquire),
         })
     }
@@ -120,21 +136,11 @@ impl Memory {
         read_at: WallTime,
         lifetime: Option<Duration>,
     ) -> Fill {
-        let mut kept = Vec::new();
-        let kept: &[u8] = match value {
-            None => ABSENT,
-            Some(value) if value.len() > self.kept_bytes_max => return Fill::Refused,
-            Some(value) => {
-                kept.reserve_exact(value.len() + 1);
-                kept.push(PRESENT);
-                kept.extend_from_slice(value);
-                &kept
-            }
-        };
-        let bound = match self.ttl_ms.load(Ordering::Acquire) {
-            0 => None,
-            millis => Some(Duration::from_millis(millis)),
-        };
+        if value.is_some_and(|value| value.len() > self.kept_bytes_max) {
+            return Fill::Refused;
+        }
+        let kept = encoded(value, token);
+        let bound = self.validity.bound(token.place.node);
         let lifetime = [lifetime, bound].into_iter().flatten().min();
         let expiry = lifetime.map_or(Expiry::Never, |lifetime| {
             let millis = i64::try_from(lifetime.as_millis()).unwrap_or(i64::MAX);
@@ -142,14 +148,14 @@ impl Memory {
         });
         let mut locked = self.keyspace.lock([key]);
         let is_crossed = self.fence(key).load(Ordering::Acquire) != token.fence
-            || self.generation.load(Ordering::Acquire) != token.generation;
+            || !self.validity.is_current(token.place);
         if is_crossed {
             return Fill::Crossed;
         }
         if locked.make_room().is_err() {
             return Fill::Refused;
         }
-        locked.set(key, kept, expiry, Form::Edited);
+        locked.set(key, &kept, expiry, Form::Edited);
         Fill::Kept
     }
 
@@ -166,38 +172,27 @@ impl Memory {
 
     /// Forgets everything, and what is being read.
     pub(crate) fn clear(&self) {
-        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.validity.renew_all();
         self.keyspace.clear();
     }
 
-    /// From now on nothing holds: invalidations may be lost.
-    pub(crate) fn suspend(&self) {
-        self.holds_until.store(0, Ordering::Release);
-        self.clear();
+    /// Forgets everything that was read of this server, and what is being read.
+    pub(crate) fn clear_node(&self, node: usize) {
+        self.validity.renew(node);
+        self.clear_if_alone();
     }
 
-    /// Every invalidation sent before `asked_at` has arrived, so what is here
-    /// holds until `until`.
-    pub(crate) fn prolong(&self, asked_at: Moment, until: Moment) {
-        self.ttl_ms.store(0, Ordering::Release);
-        self.synced_at.store(asked_at.as_nanos(), Ordering::Release);
-        self.holds_until.store(until.as_nanos(), Ordering::Release);
+    /// From now on nothing of this server holds: invalidations may be lost.
+    pub(crate) fn suspend(&self, node: usize) {
+        self.validity.suspend(node);
+        self.clear_if_alone();
     }
 
-    /// Nobody tells what changes: what is here holds for this long after it was
-    /// read.
-    pub(crate) fn hold_for(&self, ttl: Duration) {
-        let millis = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1);
-        self.ttl_ms.store(millis, Ordering::Release);
-        self.holds_until.store(u64::MAX, Ordering::Release);
-    }
-
-    /// Whether a write that ended at `moment`, of keys that are not known, has
-    /// been told of, or else what it wrote is not here any more.
-    pub(crate) fn has_seen(&self, moment: Moment, now: Moment) -> bool {
-        match self.ttl_ms.load(Ordering::Acquire) {
-            0 => self.synced_at.load(Ordering::Acquire) >= moment.as_nanos(),
-            millis => now.since(moment) > Duration::from_millis(millis),
+    /// With a single server, what is dead is all there is: its room is given back
+    /// at once. Else it is overwritten, or evicted.
+    fn clear_if_alone(&self) {
+        if self.validity.watched().len() <= 1 {
+            self.keyspace.clear();
         }
     }
 
@@ -216,6 +211,18 @@ impl Memory {
     }
 }
 
+fn encoded(value: Option<&[u8]>, token: Token) -> Vec<u8> {
+    let rest = value.map_or(size_of::<u32>(), <[u8]>::len);
+    let mut kept = Vec::with_capacity(1 + size_of::<u32>() + rest);
+    kept.push(if value.is_some() { PRESENT } else { ABSENT });
+    kept.extend_from_slice(&token.place.epoch.to_le_bytes());
+    match value {
+        Some(value) => kept.extend_from_slice(value),
+        None => kept.extend_from_slice(&token.absence.to_le_bytes()),
+    }
+    kept
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -226,8 +233,9 @@ mod tests {
     fn memory() -> (Memory, WallClock) {
         let clock = WallClock::manual(WallTime::from_unix_millis(1_000_000));
         let options = KeyspaceOptions { clock: clock.clone(), ..KeyspaceOptions::default() };
-        let memory = Memory::new(Arc::new(Keyspace::new(options)), 100, &["no:*".to_owned()]);
-        memory.prolong(NOW, NOW + Duration::from_secs(1));
+        let memory =
+            Memory::new(Arc::new(Keyspace::new(options)), false, 100, &["no:*".to_owned()]);
+        memory.validity.prolong(0, NOW, NOW + Duration::from_secs(1));
         (memory, clock)
     }
 
@@ -255,9 +263,9 @@ mod tests {
     fn an_invalidation_that_comes_between_wins() {
         let (memory, _) = memory();
         let crossings: [fn(&Memory); 3] =
-            [|memory| memory.void(b"k"), Memory::clear, Memory::suspend];
+            [|memory| memory.void(b"k"), Memory::clear, |memory| memory.suspend(0)];
         for cross in crossings {
-            memory.prolong(NOW, NOW + Duration::from_secs(1));
+            memory.validity.prolong(0, NOW, NOW + Duration::from_secs(1));
             let token = memory.token(b"k", NOW).expect("it holds");
             cross(&memory);
             assert_eq!(fill(&memory, b"k", Some(b"old"), token), Fill::Crossed);
@@ -273,10 +281,10 @@ mod tests {
         let late = NOW + Duration::from_secs(1);
         assert_eq!(memory.get(b"k", late, |_| ()), None);
         assert_eq!(memory.token(b"k", late), None);
-        memory.prolong(late, late + Duration::from_secs(1));
+        memory.validity.prolong(0, late, late + Duration::from_secs(1));
         assert_eq!(memory.get(b"k", late, |_| ()), Some(()), "nothing was missed");
-        memory.suspend();
-        memory.prolong(late, late + Duration::from_secs(1));
+        memory.suspend(0);
+        memory.validity.prolong(0, late, late + Duration::from_secs(1));
         assert_eq!(memory.get(b"k", late, |_| ()), None, "something may have been missed");
     }
 
@@ -297,12 +305,12 @@ mod tests {
     #[test]
     fn without_tracking_time_bounds_what_is_kept() {
         let (memory, clock) = memory();
-        memory.hold_for(Duration::from_millis(50));
+        memory.validity.hold_for(0, Duration::from_millis(50));
         let token = memory.token(b"k", NOW).expect("it holds");
         assert_eq!(fill(&memory, b"k", Some(b"1"), token), Fill::Kept);
         assert!(get(&memory, b"k").is_some());
-        assert!(!memory.has_seen(NOW, NOW + Duration::from_millis(50)));
-        assert!(memory.has_seen(NOW, NOW + Duration::from_millis(51)));
+        assert!(!memory.validity.has_seen(0, NOW, NOW + Duration::from_millis(50)));
+        assert!(memory.validity.has_seen(0, NOW, NOW + Duration::from_millis(51)));
         clock.advance(Duration::from_millis(51));
         assert_eq!(get(&memory, b"k"), None);
     }

@@ -31,12 +31,41 @@ pub struct UpstreamOptions {
     pub reply_timeout: Duration,
 }
 
+/// How several Redis servers stand to one another.
+#[derive(Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum FrontTopology {
+    /// One server. If it says that it is part of a cluster, then as
+    /// [`FrontTopology::Cluster`].
+    #[default]
+    Standalone,
+    /// Redis Cluster, version 7 or later; the addresses lead to some of its
+    /// servers.
+    Cluster,
+    /// Sentinels say who the primary is: before [`super::check`], the addresses
+    /// are theirs.
+    Sentinel {
+        /// The name under which they watch it, often `mymaster`.
+        service: String,
+        /// The user for the sentinels themselves, if they have any.
+        user: Option<String>,
+        /// The password for the sentinels themselves, if they have one.
+        password: Option<String>,
+        /// Where they are, by host and port.
+        sentinels: Vec<(String, u16)>,
+    },
+}
+
 /// A Redis to stand in front of, and what is kept of it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct FrontOptions {
-    /// The Redis.
+    /// The Redis, or the first server to ask about the others.
     pub upstream: UpstreamOptions,
+    /// Further servers to ask, by host and port, with the login of the first.
+    pub others: Vec<(String, u16)>,
+    /// How the servers stand to one another.
+    pub topology: FrontTopology,
     /// How old the last proof may be that every invalidation has arrived; with
     /// an older one, nothing is answered from memory.
     pub staleness_max: Duration,
@@ -125,6 +154,8 @@ impl FrontOptions {
     pub fn new(upstream: UpstreamOptions) -> Self {
         Self {
             upstream,
+            others: Vec::new(),
+            topology: FrontTopology::default(),
             staleness_max: Duration::from_secs(1),
             untracked_ttl: Duration::from_secs(1),
             kept_bytes_max: 1 << 20,
@@ -132,10 +163,48 @@ impl FrontOptions {
         }
     }
 
+    /// Whether keys are spread over several servers.
+    #[must_use]
+    pub fn is_cluster(&self) -> bool {
+        self.topology == FrontTopology::Cluster
+    }
+
+    /// Where Redis is, for people, without any secret.
+    #[must_use]
+    pub fn label(&self) -> String {
+        let others = self.others.iter().map(|(host, port)| {
+            UpstreamOptions { host: host.clone(), port: *port, ..self.upstream.clone() }.label()
+        });
+        let all: Vec<_> = [self.upstream.label()].into_iter().chain(others).collect();
+        match &self.topology {
+            FrontTopology::Standalone => all.join(", "),
+            FrontTopology::Cluster => format!("{} (cluster)", all.join(", ")),
+            FrontTopology::Sentinel { service, .. } => {
+                format!("{} (sentinels, {service})", all.join(", "))
+            }
+        }
+    }
+
     /// How often the tracking connection is asked whether it is there: so often
     /// that one late answer is not yet too old.
     pub(crate) fn heartbeat(&self) -> Duration {
         (self.staleness_max / 4).clamp(Duration::from_millis(25), Duration::from_millis(500))
+    }
+}
+
+impl fmt::Debug for FrontTopology {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Standalone => f.write_str("Standalone"),
+            Self::Cluster => f.write_str("Cluster"),
+            Self::Sentinel { service, user, password, sentinels } => f
+                .debug_struct("Sentinel")
+                .field("service", service)
+                .field("user", user)
+                .field("has_password", &password.is_some())
+                .field("sentinels", sentinels)
+                .finish(),
+        }
     }
 }
 

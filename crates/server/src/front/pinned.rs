@@ -2,10 +2,14 @@
 //! transaction, watched keys, subscriptions, another database.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::Front;
+use super::both::{Known, Planned, add, together};
+use super::cluster::redirect::{Redirect, learn};
 use super::course::{Pin, Touches};
 use super::frame::{self, Scanned, Scanner};
+use super::nodes::Node;
 use super::request::Void;
 use super::wire::Wire;
 use crate::resp::Protocol;
@@ -15,6 +19,8 @@ const PART_BYTES: usize = 64 * 1024;
 
 /// A connection of one client.
 pub(crate) struct Pinned {
+    /// The server it leads to.
+    pub(crate) node: Arc<Node>,
     pub(crate) wire: Wire,
     /// What is to be written to it.
     pub(crate) outgoing: Vec<u8>,
@@ -37,8 +43,29 @@ pub(crate) struct Pinned {
     /// How many channels the client listens to, by what Redis said last: those
     /// of `SUBSCRIBE` and `PSUBSCRIBE`, and those of `SSUBSCRIBE`.
     channels: [i64; 2],
+    /// Whether a subscription has begun or ended that is not confirmed yet, as far
+    /// as is known.
+    is_unconfirmed: bool,
     /// Whether it is not as it was when it was opened, and never will be.
     is_marked: bool,
+    /// What `EXEC` will answer, place by place.
+    plan: Vec<Planned>,
+    plan_bytes: usize,
+    plans: bool,
+    /// Whether caches answer some of it.
+    reads_caches: bool,
+    /// In a cluster: the slot of the open transaction, once a key has told it.
+    pub(crate) slot: Option<usize>,
+    /// In a cluster: what the transaction has queued, until a key has told where it
+    /// belongs.
+    pub(crate) replay: Vec<Vec<u8>>,
+    /// In a cluster: the only command under way, if nothing was done before it
+    /// that counts.
+    pub(crate) again: Option<Vec<u8>>,
+    /// In a cluster: a server has sent that command on.
+    pub(crate) moved: Option<(Option<Owed>, Redirect)>,
+    /// The most that a reply may have that is put together here.
+    reply_bytes_max: usize,
 }
 
 /// A reply that Redis owes.
@@ -51,12 +78,16 @@ pub(crate) struct Owed {
     /// Whether the command may block.
     pub(crate) blocks: bool,
     pub(crate) delivery: Delivery,
+    /// What `EXEC` will answer, if this is queued.
+    pub(crate) planned: Option<Planned>,
 }
 
 /// What the reply tells of the connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
     Plain,
+    /// Larder's own, in its turn: Redis was not asked.
+    Local,
     Pin(Pin),
     /// Of the database that shared connections are in, or of another.
     Select {
@@ -71,6 +102,8 @@ pub(crate) enum Delivery {
     Drop,
     /// The client gets this in its place.
     Instead(Vec<u8>),
+    /// The client gets it together with what caches have said.
+    Together(Vec<Known>),
 }
 
 /// Whose a reply is.
@@ -83,8 +116,9 @@ enum Fate {
 }
 
 impl Pinned {
-    pub(crate) fn new(wire: Wire) -> Self {
+    pub(crate) fn new(node: Arc<Node>, wire: Wire, reply_bytes_max: usize) -> Self {
         Self {
+            node,
             wire,
             outgoing: Vec::new(),
             incoming: Vec::new(),
@@ -98,7 +132,80 @@ impl Pinned {
             is_elsewhere: false,
             is_fed: false,
             channels: [0; 2],
+            is_unconfirmed: false,
             is_marked: false,
+            plan: Vec::new(),
+            plan_bytes: 0,
+            plans: false,
+            reads_caches: false,
+            slot: None,
+            replay: Vec::new(),
+            again: None,
+            moved: None,
+            reply_bytes_max,
+        }
+    }
+
+    /// Whether what `EXEC` will answer is noted: where there are caches.
+    pub(crate) fn planning(mut self, plans: bool) -> Self {
+        self.plans = plans;
+        self
+    }
+
+    /// What was sent did not run, so the connection is as it was.
+    pub(crate) fn forget_state(&mut self) {
+        self.is_watching = false;
+        self.is_fed = false;
+    }
+
+    pub(crate) fn is_watching(&self) -> bool {
+        self.is_watching
+    }
+
+    /// The same client at another server, with nothing under way.
+    pub(crate) fn move_to(&mut self, node: Arc<Node>, wire: Wire) {
+        self.node = node;
+        self.wire = wire;
+        self.outgoing.clear();
+        self.incoming.clear();
+        self.scanned = 0;
+        self.scanner = Scanner::default();
+        self.is_open = false;
+    }
+
+    /// What `EXEC` will answer, if caches have a part in it.
+    pub(crate) fn take_plan(&mut self) -> Option<Vec<Planned>> {
+        std::mem::take(&mut self.reads_caches).then(|| std::mem::take(&mut self.plan))
+    }
+
+    /// Whether caches have a part in the open transaction.
+    pub(crate) fn reads_caches(&self) -> bool {
+        self.reads_caches
+    }
+
+    /// Whether more may be queued that caches have a part in.
+    pub(crate) fn has_room_for(&self, planned: &Planned, bytes_max: usize) -> bool {
+        self.plan_bytes + planned.bytes() <= bytes_max
+    }
+
+    /// Queues what caches answer, wholly or in part. Only Redis' part is sent.
+    pub(crate) fn note_planned(&mut self, planned: &Planned) {
+        self.reads_caches = true;
+        self.plan_bytes += planned.bytes();
+    }
+
+    /// Replies without asking Redis, in turn.
+    pub(crate) fn answer(&mut self, owed: Owed, reply: &mut Vec<u8>) {
+        self.owed.push_back(owed);
+        self.answer_locals(reply);
+    }
+
+    fn answer_locals(&mut self, reply: &mut Vec<u8>) {
+        while let Some(owed) = self.owed.pop_front_if(|owed| owed.kind == Kind::Local) {
+            owed.planned.into_iter().for_each(|planned| add(&mut self.plan, planned));
+            if let Delivery::Instead(bytes) = owed.delivery {
+                reply.extend_from_slice(&bytes);
+            }
         }
     }
 
@@ -131,6 +238,17 @@ impl Pinned {
         self.is_fed
     }
 
+    /// Whether it is not known how many channels the client listens to. It is once
+    /// what is sent now is answered.
+    pub(crate) fn take_unconfirmed(&mut self) -> bool {
+        std::mem::take(&mut self.is_unconfirmed)
+    }
+
+    /// Whether Redis refuses all commands but those about channels.
+    pub(crate) fn takes_only_channels(&self) -> bool {
+        self.wire.protocol == Protocol::Resp2 && self.channels != [0; 2]
+    }
+
     /// Whether the keys of other databases are meant.
     pub(crate) fn is_elsewhere(&self) -> bool {
         self.is_elsewhere
@@ -155,6 +273,9 @@ impl Pinned {
     pub(crate) fn sent(&mut self, mut owed: Owed, touches: Touches, arguments: &[&[u8]]) {
         match owed.kind {
             Kind::Pin(Pin::Multi) => {
+                if self.queued.is_none() {
+                    (self.plan, self.plan_bytes, self.slot) = (Vec::new(), 0, None);
+                }
                 self.queued.get_or_insert_default();
             }
             Kind::Pin(Pin::Exec) => {
@@ -163,11 +284,15 @@ impl Pinned {
                     owed.is_unknown |= is_unknown;
                 }
             }
-            Kind::Pin(Pin::Discard) => self.queued = None,
+            Kind::Pin(Pin::Discard) => {
+                self.queued = None;
+                self.reads_caches = false;
+            }
             Kind::Pin(Pin::Watch) => self.is_watching = true,
             Kind::Pin(Pin::Monitor | Pin::Tracking) => self.is_fed = true,
             Kind::Pin(Pin::Subscribe) => {
                 self.is_fed = true;
+                self.is_unconfirmed = true;
                 // Confirmations come as messages, however many there are; only
                 // what is queued or lacks its channels is answered.
                 let names_none = arguments.len() == 1;
@@ -180,6 +305,9 @@ impl Pinned {
             _ => {}
         }
         if let Some((void, is_unknown)) = &mut self.queued {
+            if self.plans {
+                owed.planned.get_or_insert(Planned::Redis(1));
+            }
             void.add(touches, arguments);
             *is_unknown |= touches == Touches::Unknown;
             // Sets of keys in a transaction have a limit like everything else.
@@ -215,7 +343,11 @@ impl Pinned {
                 Ok(Scanned::Part(count)) => {
                     self.scanned += count;
                     let part = &incoming[start..self.scanned];
-                    if part.len() >= PART_BYTES {
+                    if part.len() >= PART_BYTES && self.gathers_first() {
+                        if part.len() > self.reply_bytes_max {
+                            break Err("it replies more than may be put together");
+                        }
+                    } else if part.len() >= PART_BYTES {
                         let fate = self.in_parts.unwrap_or_else(|| self.fate(part));
                         self.in_parts = Some(fate);
                         if fate == Fate::Message || self.gives_first() {
@@ -246,6 +378,11 @@ impl Pinned {
         (!is_lost).then_some(())
     }
 
+    fn gathers_first(&self) -> bool {
+        self.in_parts.is_none()
+            && self.owed.front().is_some_and(|owed| matches!(owed.delivery, Delivery::Together(_)))
+    }
+
     fn gives_first(&self) -> bool {
         self.owed.front().is_none_or(|owed| owed.delivery == Delivery::Give)
     }
@@ -264,27 +401,92 @@ impl Pinned {
     }
 
     fn finish(&mut self, front: &Front, fate: Fate, bytes: &[u8], reply: &mut Vec<u8>) -> bool {
+        let redirect = if front.options.is_cluster() { Redirect::read(bytes) } else { None };
         if fate == Fate::Message {
-            if let Some((is_sharded, count)) = confirmed(bytes) {
+            if let Some(redirect) = redirect {
+                self.redirected(front, None, redirect, reply);
+                return false;
+            }
+            let confirmed = confirmed(bytes);
+            if let Some((is_sharded, count)) = confirmed {
                 self.channels[usize::from(is_sharded)] = count;
+            }
+            if confirmed.is_some() || bytes.starts_with(b"-") {
+                self.again = None;
             }
             reply.extend_from_slice(bytes);
             return false;
         }
         let Some(owed) = self.owed.pop_front() else { return false };
+        if let Some(redirect) = redirect {
+            return self.redirected(front, Some(owed), redirect, reply);
+        }
+        self.again = None;
+        self.deliver(front, owed, bytes, reply)
+    }
+
+    fn deliver(&mut self, front: &Front, owed: Owed, bytes: &[u8], reply: &mut Vec<u8>) -> bool {
         // Before the client learns of it.
         owed.void.apply(&front.memory);
         self.learn(owed.kind, bytes);
+        if bytes == b"+QUEUED\r\n" {
+            owed.planned.into_iter().for_each(|planned| add(&mut self.plan, planned));
+        }
         match owed.delivery {
             Delivery::Give => reply.extend_from_slice(bytes),
             Delivery::Drop => {}
             Delivery::Instead(other) => reply.extend_from_slice(&other),
+            Delivery::Together(known) => {
+                reply.extend_from_slice(&together(&known, bytes, self.wire.protocol));
+            }
         }
+        self.answer_locals(reply);
         if self.owed.is_empty() && !self.is_open {
             // A MULTI that was refused queued nothing.
             self.queued = None;
         }
         owed.is_unknown
+    }
+
+    /// The server does not own the slot, or not any more. A command that nothing
+    /// was done before is sent on; else the client is to begin again.
+    fn redirected(
+        &mut self,
+        front: &Front,
+        owed: Option<Owed>,
+        redirect: Redirect,
+        reply: &mut Vec<u8>,
+    ) -> bool {
+        if self.again.is_some() && redirect != Redirect::Down {
+            self.moved = Some((owed, redirect));
+            return false;
+        }
+        learn(front, &self.node, &redirect);
+        let refusal = redirect.refusal();
+        match owed {
+            Some(owed) => {
+                let owed = match owed.delivery {
+                    Delivery::Together(_) => Owed { delivery: Delivery::Give, ..owed },
+                    _ => owed,
+                };
+                self.deliver(front, owed, &refusal, reply)
+            }
+            None => {
+                reply.extend_from_slice(&refusal);
+                false
+            }
+        }
+    }
+
+    /// Takes up what is to be sent to another server.
+    pub(crate) fn take_moved(&mut self) -> Option<(Option<Owed>, Redirect, Vec<u8>)> {
+        let (owed, redirect) = self.moved.take()?;
+        Some((owed, redirect, self.again.take()?))
+    }
+
+    /// A command is under way again.
+    pub(crate) fn resent(&mut self, owed: Option<Owed>) {
+        self.owed.extend(owed);
     }
 
     /// What a reply tells of the connection.
@@ -293,9 +495,15 @@ impl Pinned {
         match kind {
             Kind::Pin(Pin::Multi) => self.is_open |= is_ok,
             Kind::Pin(Pin::Exec) => {
-                let is_over = is_ok
-                    || reply.starts_with(b"-EXECABORT")
-                    || reply.starts_with(b"-ERR EXEC without MULTI");
+                // What is wrong with a cluster ends it, too.
+                const ENDS: [&[u8]; 5] = [
+                    b"-EXECABORT",
+                    b"-ERR EXEC without MULTI",
+                    b"-TRYAGAIN",
+                    b"-CLUSTERDOWN",
+                    b"-CROSSSLOT",
+                ];
+                let is_over = is_ok || ENDS.iter().any(|end| reply.starts_with(end));
                 if is_over && !reply.starts_with(b"-ERR") {
                     self.is_watching = false;
                 }

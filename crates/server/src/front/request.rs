@@ -1,8 +1,12 @@
 //! A command on its way to Redis: what it may change and what is kept of its
 //! reply.
 
+use std::sync::Arc;
+
+use super::cluster::merge::Merge;
 use super::course::Touches;
 use super::frame;
+use super::mailbox::Mailbox;
 use super::memory::{Fill, Memory, Token};
 use crate::keyspace::WallTime;
 use crate::resp::command::KeySpec;
@@ -84,6 +88,62 @@ impl Void {
     }
 }
 
+/// A command for [`super::link::Link::ask`].
+pub(crate) struct Request {
+    /// Where its reply goes.
+    pub(crate) to: To,
+    /// Whether the client wants the reply; it waits for it in any case.
+    pub(crate) is_wanted: bool,
+    /// What is to be forgotten before the reply is given.
+    pub(crate) void: Void,
+    /// What of the reply is to be kept.
+    pub(crate) wanted: Option<Box<Wanted>>,
+    /// How to send it to another server of a cluster, if one says so.
+    pub(crate) again: Option<Box<Again>>,
+}
+
+/// What it takes to send a command once more.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Again {
+    /// The command as it was sent.
+    pub(crate) command: Vec<u8>,
+    /// How often it was.
+    pub(crate) tries: u32,
+}
+
+/// Where a reply goes.
+#[derive(Clone)]
+pub(crate) enum To {
+    /// To a client, who has this ticket for it.
+    Client(Arc<Mailbox>, u64),
+    /// It is one of several of which one reply is made.
+    Part(Arc<Merge>, usize),
+}
+
+impl To {
+    /// Hands over a reply or a part of it.
+    pub(crate) fn put(&self, bytes: &[u8], is_end: bool) {
+        match self {
+            Self::Client(mailbox, ticket) => mailbox.put(*ticket, bytes, is_end),
+            Self::Part(merge, place) => merge.put(*place, bytes, is_end),
+        }
+    }
+
+    pub(crate) fn mailbox(&self) -> &Arc<Mailbox> {
+        match self {
+            Self::Client(mailbox, _) => mailbox,
+            Self::Part(merge, _) => merge.mailbox(),
+        }
+    }
+
+    pub(crate) fn ticket(&self) -> u64 {
+        match self {
+            Self::Client(_, ticket) => *ticket,
+            Self::Part(merge, _) => merge.ticket(),
+        }
+    }
+}
+
 /// Values that are being read and are to be kept: one key of `GET`, or those of
 /// `MGET`. The lifetimes of the keys are asked for behind the read.
 #[derive(Debug)]
@@ -115,6 +175,11 @@ impl Wanted {
             keys.iter().map(|key| (Box::from(*key), memory.token(key, now))).collect();
         let is_any_kept = keys.iter().any(|(_, token)| token.is_some());
         is_any_kept.then(|| Box::new(Self { keys, is_array, read_at: memory.wall_time() }))
+    }
+
+    /// Whether what is to be kept is asked of this server.
+    pub(crate) fn is_of(&self, node: usize) -> bool {
+        self.keys.iter().all(|(_, token)| token.is_none_or(|token| token.node() == node))
     }
 
     /// Appends the commands that ask for the lifetimes; returns how many.
@@ -176,8 +241,9 @@ mod tests {
     const NOW: Moment = Moment::from_nanos(1_000_000_000);
 
     fn memory() -> Memory {
-        let memory = Memory::new(Arc::new(Keyspace::new(KeyspaceOptions::default())), 100, &[]);
-        memory.prolong(NOW, NOW + Duration::from_secs(1));
+        let memory =
+            Memory::new(Arc::new(Keyspace::new(KeyspaceOptions::default())), false, 100, &[]);
+        memory.validity.prolong(0, NOW, NOW + Duration::from_secs(1));
         memory
     }
 

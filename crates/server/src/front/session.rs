@@ -1,18 +1,20 @@
-//! One client in front of Redis: which way each of its commands takes, and how
-//! replies from memory, from Larder and from Redis come out in its order.
+//! One client in front of Redis: which way each of its commands takes.
 
-use std::ops::Range;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use larder_core::Moment;
 
+use super::Front;
+use super::both::Halves;
+use super::cluster;
+use super::cluster::client::needs_own_connection;
+use super::cluster::place::{self, Place};
 use super::course::{Course, Pin, Read, Touches};
-use super::link::Request;
-use super::mailbox::{Mailbox, Taken};
-use super::request::{Void, Wanted};
+use super::memory::Memory;
+use super::request::{Request, To, Void, Wanted};
+use super::state::FrontSession;
+use super::turn::is_reset_or_quit;
 use super::wire::encode;
-use super::{Front, FrontWorker};
 use crate::resp::Reply;
 use crate::resp::arguments::OwnedArguments;
 use crate::resp::cached;
@@ -22,7 +24,7 @@ use crate::resp::scratch::{Scratch, recycle};
 use crate::resp::session::{Replies, Session, Step};
 
 /// So many replies are awaited at a time; the next commands wait for them.
-const AWAITED_MAX: usize = 1024;
+pub(crate) const AWAITED_MAX: usize = 1024;
 
 /// With so much from memory behind replies that are awaited, these come first.
 const SPLICED_BYTES_MAX: usize = 256 * 1024;
@@ -34,32 +36,6 @@ const KEPT_TOGETHER_MAX: usize = 64;
 pub(crate) const NO_REPLICATION: &str =
     "ERR Larder passes no replication on: connect replicas to Redis itself";
 
-/// What the front knows of a client.
-pub(crate) struct FrontSession {
-    mailbox: Arc<Mailbox>,
-    /// Replies that Redis owes, of those asked for since none was.
-    awaited: usize,
-    /// How many of them have come.
-    received: usize,
-    /// Replies that did not come from Redis: behind how many of those that do
-    /// they stand, and where in `local` they are.
-    splices: Vec<(usize, Range<usize>)>,
-    spliced: usize,
-    local: Vec<u8>,
-    /// The keys that were asked for since nothing was awaited. What memory says
-    /// of them may be older than what Redis will say.
-    asked: Vec<u64>,
-    /// When a write of unknown keys was last answered, if memory may not have
-    /// been told of it.
-    wrote_at: Option<Moment>,
-    /// Whether such a write is on its way.
-    is_writing: bool,
-    /// Whether nothing is read in memory until all that is awaited has come.
-    is_barred: bool,
-    /// Why it cannot have one: the reply to the command that needs it.
-    pub(crate) refusal: Option<Vec<u8>>,
-}
-
 /// What came of looking at a command.
 pub(crate) enum Look {
     /// It is answered, or on its way.
@@ -68,119 +44,6 @@ pub(crate) enum Look {
     Again(Pause),
     /// It is dealt with once this has come about.
     Then(Pause),
-}
-
-impl FrontSession {
-    pub(crate) fn new(reply_bytes_max: usize) -> Box<Self> {
-        Box::new(Self {
-            mailbox: Mailbox::new(reply_bytes_max),
-            awaited: 0,
-            received: 0,
-            splices: Vec::new(),
-            spliced: 0,
-            local: Vec::new(),
-            asked: Vec::new(),
-            wrote_at: None,
-            is_writing: false,
-            is_barred: false,
-            refusal: None,
-        })
-    }
-
-    /// Whether replies of Redis are awaited.
-    pub(crate) fn awaits(&self) -> bool {
-        self.awaited > 0
-    }
-
-    /// Notes that the client wrote keys that nobody knows, and got its reply.
-    pub(crate) fn note_unknown_write(&mut self, front: &Front) {
-        self.wrote_at = Some(front.now());
-        front.request_pulse();
-    }
-
-    /// Whether memory knows all that this client has written.
-    fn may_look(&mut self, front: &Front, now: Moment) -> bool {
-        if self.is_writing || self.is_barred {
-            return false;
-        }
-        match self.wrote_at {
-            None => true,
-            Some(wrote_at) if front.memory.has_seen(wrote_at, now) => {
-                self.wrote_at = None;
-                true
-            }
-            Some(_) => false,
-        }
-    }
-
-    /// Whether memory may be asked for this key.
-    fn may_look_at(&mut self, front: &Front, key: &[u8], now: Moment) -> bool {
-        self.may_look(front, now)
-            && (self.awaited == 0 || !self.asked.contains(&front.memory.hash(key)))
-    }
-
-    /// Puts what was just replied behind the replies that are awaited.
-    fn splice(&mut self, start: usize, reply: &mut Reply) {
-        if self.awaited == 0 {
-            return;
-        }
-        let at = self.local.len();
-        self.local.extend_from_slice(&reply.as_bytes()[start..]);
-        reply.buffer_mut().truncate(start);
-        if at < self.local.len() {
-            self.splices.push((self.awaited, at..self.local.len()));
-        }
-    }
-
-    /// Everything that was awaited has come.
-    fn settle(&mut self, front: &Front) {
-        self.awaited = 0;
-        self.received = 0;
-        self.spliced = 0;
-        self.splices.clear();
-        self.local.clear();
-        self.local.shrink_to(1 << 16);
-        self.asked.clear();
-        self.is_barred = false;
-        if std::mem::take(&mut self.is_writing) {
-            self.note_unknown_write(front);
-        }
-    }
-
-    /// Moves what has come to the reply, in order.
-    fn collect(&mut self, reply: &mut Vec<u8>) -> Taken {
-        let Self { mailbox, received, splices, spliced, local, .. } = self;
-        mailbox.take(|bytes, ends| {
-            if splices.len() == *spliced {
-                *received += ends.len();
-                if reply.is_empty() {
-                    std::mem::swap(reply, bytes);
-                } else {
-                    reply.extend_from_slice(bytes);
-                }
-                return;
-            }
-            let mut start = 0;
-            for &end in ends {
-                reply.extend_from_slice(&bytes[start..end]);
-                start = end;
-                *received += 1;
-                while let Some((behind, place)) = splices.get(*spliced)
-                    && behind == received
-                {
-                    reply.extend_from_slice(&local[place.clone()]);
-                    *spliced += 1;
-                }
-            }
-            reply.extend_from_slice(&bytes[start..]);
-        })
-    }
-}
-
-impl Drop for FrontSession {
-    fn drop(&mut self) {
-        self.mailbox.close();
-    }
 }
 
 /// Answers commands one after the other as long as none has to wait: the
@@ -202,6 +65,7 @@ pub(crate) fn run_ready(session: &mut Session, scratch: &mut Scratch) -> Pause {
         };
         if let Some(key) = scratch.parser.only_argument(input, b"get")
             && !state.awaits()
+            && !state.has_held_multi
             && session.reads_plainly(key)
             && quick_get(session, &mut state, key, now, &mut scratch.reply)
         {
@@ -234,7 +98,7 @@ pub(crate) fn run_ready(session: &mut Session, scratch: &mut Scratch) -> Pause {
         if scratch.reply.as_bytes().len() >= REPLY_BYTES_BEFORE_WRITE && !state.awaits() {
             break Pause::Write;
         }
-        if state.local.len() >= SPLICED_BYTES_MAX {
+        if state.spliced_bytes() >= SPLICED_BYTES_MAX {
             break Pause::Upstream;
         }
     };
@@ -270,7 +134,7 @@ fn quick_get(
     reply: &mut Reply,
 ) -> bool {
     let Some(worker) = &session.worker.front else { return false };
-    if !state.may_look(&worker.front, now) {
+    if !state.may_look_at(&worker.front, key, now) {
         return false;
     }
     let is_hit = worker.front.memory.get(key, now, |value| write_value(value, reply)).is_some();
@@ -284,7 +148,8 @@ fn quick_get(
     is_hit
 }
 
-fn look(
+/// Looks at one command: answers it, sends it, or says what it waits for.
+pub(crate) fn look(
     session: &mut Session,
     state: &mut FrontSession,
     call: &Call<'_>,
@@ -306,33 +171,88 @@ fn look(
             reply.buffer_mut().extend_from_slice(&refusal);
         });
     }
+    if let Some(look) = look_at_transaction(session, state, course, call, reply) {
+        return look;
+    }
     if let Some(look) = look_at_caches(session, state, course, call, reply) {
         return look;
     }
     match course {
         Course::Read(read) => look_in_memory(session, state, read, call, reply),
-        Course::Shared(touches) => pass(session, state, touches, None, call, reply),
+        Course::Shared(touches) => pass(session, state, touches, call, reply),
         Course::Own => own(session, state, call, reply),
         Course::Client => match client_course(call.arguments) {
             Course::Own => own(session, state, call, reply),
-            _ => pin(state),
+            _ if is_cluster(session) => pass(session, state, Touches::Nothing, call, reply),
+            _ => pin(session, state, call),
         },
         Course::Info if is_about_larder(call.arguments) => own(session, state, call, reply),
-        Course::Info => pass(session, state, Touches::Nothing, None, call, reply),
+        Course::Info => pass(session, state, Touches::Nothing, call, reply),
         Course::Select if selects(session, call.arguments) => {
             answer_here(session, state, reply, |_, reply| reply.ok())
         }
         Course::MayBlock(touches) if !blocks(call.arguments) => {
-            pass(session, state, touches, None, call, reply)
+            pass(session, state, touches, call, reply)
         }
         // Without MULTI and WATCH these change nothing of the connection.
         Course::Pins(Pin::Exec | Pin::Discard | Pin::Unwatch) => {
-            pass(session, state, Touches::Nothing, None, call, reply)
+            pass(session, state, Touches::Nothing, call, reply)
         }
         Course::Replica => answer_here(session, state, reply, |_, reply| {
             reply.error(NO_REPLICATION);
         }),
-        Course::Apart(_) | Course::MayBlock(_) | Course::Pins(_) | Course::Select => pin(state),
+        Course::Apart(touches)
+            if is_cluster(session) && !needs_own_connection(course, call.arguments) =>
+        {
+            pass(session, state, touches, call, reply)
+        }
+        Course::Pins(Pin::Monitor | Pin::Tracking) | Course::Select if is_cluster(session) => {
+            pass(session, state, Touches::Nothing, call, reply)
+        }
+        Course::Apart(_) | Course::MayBlock(_) | Course::Pins(_) | Course::Select => {
+            pin(session, state, call)
+        }
+    }
+}
+
+fn is_cluster(session: &Session) -> bool {
+    session.worker.front.as_ref().is_some_and(|worker| worker.front.options.is_cluster())
+}
+
+/// In a cluster, a transaction begins where the first key of its commands is: until
+/// one names a key, nobody is told.
+fn look_at_transaction(
+    session: &mut Session,
+    state: &mut FrontSession,
+    course: Course,
+    call: &Call<'_>,
+    reply: &mut Reply,
+) -> Option<Look> {
+    let is_alone = call.arguments.len() == 1;
+    if !state.has_held_multi {
+        if course != Course::Pins(Pin::Multi) || !is_alone || !is_cluster(session) {
+            return None;
+        }
+        if state.awaits() {
+            return Some(Look::Again(Pause::Upstream));
+        }
+        state.has_held_multi = true;
+        return Some(answer_here(session, state, reply, |_, reply| reply.ok()));
+    }
+    match course {
+        Course::Pins(Pin::Exec) if is_alone => {
+            state.has_held_multi = false;
+            Some(answer_here(session, state, reply, |_, reply| reply.array(0)))
+        }
+        Course::Pins(Pin::Discard) if is_alone => {
+            state.has_held_multi = false;
+            Some(answer_here(session, state, reply, |_, reply| reply.ok()))
+        }
+        Course::Own if is_reset_or_quit(call.arguments) => {
+            state.has_held_multi = false;
+            None
+        }
+        _ => Some(pin(session, state, call)),
     }
 }
 
@@ -353,14 +273,16 @@ fn look_at_caches(
     let (key, cache) = keys.clone().find_map(|key| Some((key, shared.routes.route(key)?)))?;
     let is_mixed = keys.clone().any(|key| shared.routes.route(key).is_none());
     let is_known = shared.table.find(call.arguments).is_ok();
-    if is_mixed {
-        let key = cached::shown(key);
-        let text = format!(
-            "ERR '{key}' belongs to the read-through cache '{}', other keys of this command to \
-             Redis; ask for them separately",
-            cache.name()
-        );
-        return Some(answer_here(session, state, reply, |_, reply| reply.error(&text)));
+    if is_mixed && is_known {
+        if Halves::of(session, call.arguments).is_none() {
+            let text = cached::mixed_refusal(key, cache.name());
+            return Some(answer_here(session, state, reply, |_, reply| reply.error(&text)));
+        }
+        return Some(if state.awaits() {
+            Look::Again(Pause::Upstream)
+        } else {
+            Look::Then(Pause::Both(OwnedArguments::new(call.arguments)))
+        });
     }
     if !is_known {
         let text = cached::refusal(key, cache.name());
@@ -406,7 +328,7 @@ fn own(
 }
 
 /// Replies without asking anybody.
-fn answer_here(
+pub(crate) fn answer_here(
     session: &mut Session,
     state: &mut FrontSession,
     reply: &mut Reply,
@@ -421,8 +343,18 @@ fn answer_here(
 }
 
 /// The client needs a connection of its own, once nothing is awaited.
-fn pin(state: &FrontSession) -> Look {
-    Look::Again(if state.awaits() { Pause::Upstream } else { Pause::Pinned })
+fn pin(session: &Session, state: &mut FrontSession, call: &Call<'_>) -> Look {
+    if state.awaits() {
+        return Look::Again(Pause::Upstream);
+    }
+    if let Some(worker) = &session.worker.front
+        && let Place::Key(key) = place::of(call.arguments)
+        && session.is_plain(key)
+    {
+        let place = worker.front.memory.validity.place(key);
+        state.pin_to = worker.front.nodes.get(place.node);
+    }
+    Look::Again(Pause::Pinned)
 }
 
 /// Which way a `CLIENT` command takes: those about the connection end here.
@@ -472,15 +404,23 @@ fn look_in_memory(
     }
     reply.buffer_mut().truncate(start);
     session.worker.counters.front_misses.add(1);
-    let arguments = call.arguments;
-    let wanted = match (read, arguments) {
-        (Read::Get, [_, _]) => Wanted::new(&front.memory, call.now, &arguments[1..], false),
-        (Read::Mget, [_, keys @ ..]) if (1..=KEPT_TOGETHER_MAX).contains(&keys.len()) => {
-            Wanted::new(&front.memory, call.now, keys, true)
+    pass(session, state, Touches::Nothing, call, reply)
+}
+
+/// What of a read is to be kept.
+pub(crate) fn wanted_of(memory: &Memory, arguments: &[&[u8]], now: Moment) -> Option<Box<Wanted>> {
+    match arguments {
+        [name, _] if name.eq_ignore_ascii_case(b"get") => {
+            Wanted::new(memory, now, &arguments[1..], false)
+        }
+        [name, keys @ ..]
+            if (1..=KEPT_TOGETHER_MAX).contains(&keys.len())
+                && name.eq_ignore_ascii_case(b"mget") =>
+        {
+            Wanted::new(memory, now, keys, true)
         }
         _ => None,
-    };
-    pass(session, state, Touches::Nothing, wanted, call, reply)
+    }
 }
 
 /// Writes the reply, unless something of it is not known.
@@ -536,32 +476,40 @@ fn pass(
     session: &mut Session,
     state: &mut FrontSession,
     touches: Touches,
-    wanted: Option<Box<Wanted>>,
     call: &Call<'_>,
     reply: &mut Reply,
 ) -> Look {
     let worker = Arc::clone(&session.worker);
-    let Some(FrontWorker { front, .. }) = &worker.front else { return Look::Done };
-    let link = worker.front.as_ref().map(|worker| worker.link(reply.protocol()));
-    let Some(link) = link else { return Look::Done };
-    if state.awaited >= AWAITED_MAX || link.is_full() {
+    let Some(front_worker) = &worker.front else { return Look::Done };
+    let front = &front_worker.front;
+    if front.options.is_cluster() {
+        return cluster::client::pass(session, state, touches, call, reply);
+    }
+    let node = front.memory.validity.place_of_slot(0).node;
+    let Some(link) = front_worker.link(&worker, node, reply.protocol()) else { return Look::Done };
+    if !state.may_send(front.memory.validity.moves()) {
+        return Look::Again(Pause::Upstream);
+    }
+    if link.is_full() {
+        state.wait_for(&link);
         return Look::Again(Pause::Upstream);
     }
     let void = Void::of(touches, call.arguments);
     void.apply(&front.memory);
     let is_wanted = wants_reply(session);
-    let mailbox = Arc::clone(&state.mailbox);
-    let request = Request { mailbox, is_wanted, void, wanted };
+    let wanted = match touches {
+        Touches::Nothing => wanted_of(&front.memory, call.arguments, call.now),
+        _ => None,
+    };
+    let ticket = state.mailbox().take_ticket();
+    let to = To::Client(Arc::clone(state.mailbox()), ticket);
+    let request = Request { to, is_wanted, void, wanted, again: None };
+    // Even if the client wants no reply: what follows may go another way.
+    state.note_sent();
     if let Err(refusal) = link.ask(request, front.now(), |command| call.write(command)) {
-        if is_wanted {
-            let start = reply.as_bytes().len();
-            reply.buffer_mut().extend_from_slice(&refusal);
-            state.splice(start, reply);
-        }
+        state.mailbox().put(ticket, if is_wanted { &refusal } else { b"" }, true);
         return Look::Done;
     }
-    // Even if the client wants no reply: what follows may go another way.
-    state.awaited += 1;
     note_asked(front, state, touches, call.arguments);
     session.worker.counters.front_passed.add(1);
     count(session, call.arguments);
@@ -570,28 +518,26 @@ fn pass(
 
 /// Keys that are written, or read, must not be read in memory before that is
 /// done.
-fn note_asked(front: &Front, state: &mut FrontSession, touches: Touches, arguments: &[&[u8]]) {
+pub(crate) fn note_asked(
+    front: &Front,
+    state: &mut FrontSession,
+    touches: Touches,
+    arguments: &[&[u8]],
+) {
     const ASKED_MAX: usize = 64;
     let spec = match touches {
         Touches::Keys(spec) => spec,
         // Its arguments are keys, if it reads strings, and else do no harm.
         Touches::Nothing => KeySpec::ALL,
-        Touches::Arguments | Touches::Everything => {
-            state.is_barred = true;
-            return;
-        }
-        Touches::Unknown => {
-            state.is_writing = true;
-            return;
-        }
+        Touches::Arguments | Touches::Everything => return state.bar(),
+        Touches::Unknown => return state.note_unknown_write_sent(),
     };
-    if arguments.len() + state.asked.len() > ASKED_MAX {
+    if arguments.len() + state.asked_count() > ASKED_MAX {
         // Too many to compare with.
-        state.is_barred = true;
-        return;
+        return state.bar();
     }
-    let keys = spec.positions(arguments.len()).map(|place| front.memory.hash(arguments[place]));
-    state.asked.extend(keys);
+    let places = spec.positions(arguments.len());
+    state.note_asked(places.map(|place| front.memory.hash(arguments[place])));
 }
 
 /// Whether the client wants the reply of the command that is about to be sent.
@@ -614,30 +560,4 @@ pub(crate) fn count(session: &Session, arguments: &[&[u8]]) {
         counters.by_command[usize::from(entry.index)].calls.add(1);
         session.client.set_command(entry.index);
     }
-}
-
-/// Waits for replies that Redis owes this client, and moves what has come to the
-/// reply. Returns whether more is to come.
-///
-/// # Errors
-/// If part of a reply was lost: the connection cannot go on.
-pub(crate) async fn receive(session: &mut Session, reply: &mut Reply) -> std::io::Result<bool> {
-    let worker = Arc::clone(&session.worker);
-    let (Some(state), Some(worker)) = (&mut session.front, &worker.front) else { return Ok(false) };
-    if state.awaited == 0 {
-        worker.link(reply.protocol()).room().await;
-        return Ok(false);
-    }
-    std::future::poll_fn(|cx: &mut Context<'_>| -> Poll<()> {
-        state.mailbox.poll_mail(state.awaited - state.received, cx)
-    })
-    .await;
-    if state.collect(reply.buffer_mut()) == Taken::Broken {
-        return Err(std::io::Error::other("part of a reply of Redis was lost"));
-    }
-    if state.received < state.awaited {
-        return Ok(true);
-    }
-    state.settle(&worker.front);
-    Ok(false)
 }

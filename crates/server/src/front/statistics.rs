@@ -1,6 +1,6 @@
 //! What the front counts, beside what each worker counts for itself.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// The upper bounds of the buckets of latencies, in microseconds.
@@ -23,6 +23,15 @@ pub enum TrackingState {
 }
 
 impl TrackingState {
+    /// The state with this number, as `as u8` gives it.
+    pub(crate) const fn from_number(number: u8) -> Self {
+        match number {
+            1 => Self::Tracking,
+            2 => Self::Refused,
+            _ => Self::Lost,
+        }
+    }
+
     /// A word for people.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -37,8 +46,6 @@ impl TrackingState {
 /// What all threads count together: rare things.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    tracking: AtomicU8,
-    pub(crate) is_reachable: AtomicBool,
     pub(crate) invalidations: AtomicU64,
     pub(crate) flushes: AtomicU64,
     pub(crate) losses: AtomicU64,
@@ -48,6 +55,8 @@ pub(crate) struct Counters {
     pub(crate) connections: AtomicU64,
     pub(crate) hold_ups: AtomicU64,
     pub(crate) give_ups: AtomicU64,
+    pub(crate) redirections: AtomicU64,
+    pub(crate) moved_slots: AtomicU64,
     latency_micros: AtomicU64,
     latency_buckets: [AtomicU64; BUCKETS_MICROS.len() + 1],
 }
@@ -58,7 +67,9 @@ pub(crate) struct Counters {
 pub struct FrontStatistics {
     /// Whether Redis tells what changes.
     pub tracking: TrackingState,
-    /// Whether the last attempt to reach Redis succeeded.
+    /// How many servers are listened to: one, or the primaries of a cluster.
+    pub servers: usize,
+    /// Whether the last attempt to reach each of them succeeded.
     pub is_reachable: bool,
     /// Reads answered from memory.
     pub hits: u64,
@@ -88,6 +99,10 @@ pub struct FrontStatistics {
     pub hold_ups: u64,
     /// How often it did so for too long: what came for it was gathered in memory.
     pub give_ups: u64,
+    /// Commands that a server of the cluster sent on to another.
+    pub redirections: u64,
+    /// How often slots of the cluster were seen to have another owner.
+    pub moved_slots: u64,
     /// How long replies took, in seconds: how many were quicker than each bound.
     pub latency_buckets: Vec<(f64, u64)>,
     /// How long replies took, together.
@@ -95,18 +110,6 @@ pub struct FrontStatistics {
 }
 
 impl Counters {
-    pub(crate) fn set_tracking(&self, state: TrackingState) {
-        self.tracking.store(state as u8, Ordering::Relaxed);
-    }
-
-    pub(crate) fn tracking(&self) -> TrackingState {
-        match self.tracking.load(Ordering::Relaxed) {
-            1 => TrackingState::Tracking,
-            2 => TrackingState::Refused,
-            _ => TrackingState::Lost,
-        }
-    }
-
     /// Notes how long `count` replies took.
     pub(crate) fn note_latency(&self, latency: Duration, count: u64) {
         let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
@@ -115,13 +118,14 @@ impl Counters {
         self.latency_micros.fetch_add(micros.saturating_mul(count), Ordering::Relaxed);
     }
 
-    /// What is counted here; the rest is zero.
+    /// What is counted here; the rest is zero, and nothing is tracked.
     pub(crate) fn read(&self) -> FrontStatistics {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let bounds = BUCKETS_MICROS.iter().map(|micros| *micros as f64 / 1e6);
         FrontStatistics {
-            tracking: self.tracking(),
-            is_reachable: self.is_reachable.load(Ordering::Relaxed),
+            tracking: TrackingState::Lost,
+            servers: 0,
+            is_reachable: false,
             hits: 0,
             misses: 0,
             passed: 0,
@@ -136,6 +140,8 @@ impl Counters {
             connections: read(&self.connections),
             hold_ups: read(&self.hold_ups),
             give_ups: read(&self.give_ups),
+            redirections: read(&self.redirections),
+            moved_slots: read(&self.moved_slots),
             latency_buckets: bounds
                 .chain([f64::INFINITY])
                 .zip(self.latency_buckets.iter().map(read))

@@ -6,6 +6,7 @@
 //! invalidation of what was done before the `PING` has arrived. So each answer
 //! proves that memory holds up to the moment the question was asked.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -13,7 +14,9 @@ use larder_core::{Error, ErrorKind, Moment};
 
 use super::Front;
 use super::backoff::Backoff;
+use super::cluster::pulse::{self, Verdict};
 use super::frame::{self, Scanned, Scanner};
+use super::nodes::Node;
 use super::statistics::TrackingState;
 use super::wire::{Wire, encode};
 use crate::resp::Protocol;
@@ -33,16 +36,27 @@ const STEADY: Duration = Duration::from_secs(1);
 /// A push with more unread than this is not one that Redis sends.
 const PUSH_BYTES_MAX: usize = 1 << 30;
 
+/// Tracks a server until it retires.
+pub(super) async fn run(front: &Front, node: &Arc<Node>) {
+    tokio::select! {
+        biased;
+        () = node.retired.cancelled() => {}
+        () = keep(front, node) => {}
+    }
+    front.memory.suspend(node.place);
+    front.nodes.remove(node);
+}
+
 /// Tracks for ever.
-pub(super) async fn run(front: &Front) {
+async fn keep(front: &Front, node: &Node) {
     let mut backoff = Backoff::default();
     loop {
-        let error = match open(front).await {
+        let error = match open(front, node).await {
             Ok(wire) => {
                 let opened_at = front.now();
-                let error = follow(front, wire).await;
-                front.memory.suspend();
-                front.counters.set_tracking(TrackingState::Lost);
+                let error = follow(front, node, wire).await;
+                front.memory.suspend(node.place);
+                node.set_tracking(TrackingState::Lost);
                 front.counters.losses.fetch_add(1, Ordering::Relaxed);
                 front.note_lost(&error);
                 tracing::warn!(
@@ -56,14 +70,14 @@ pub(super) async fn run(front: &Front) {
                 continue;
             }
             Err(Refusal::Tracking(error)) => {
-                fall_back(front, &error);
+                fall_back(front, node, &error);
                 tokio::time::sleep(RETRY_REFUSED).await;
                 continue;
             }
             Err(Refusal::Connection(error)) => error,
         };
-        front.memory.suspend();
-        front.counters.set_tracking(TrackingState::Lost);
+        front.memory.suspend(node.place);
+        node.set_tracking(TrackingState::Lost);
         tracing::debug!(%error, "tracking has no connection");
         tokio::time::sleep(backoff.next()).await;
     }
@@ -75,13 +89,13 @@ enum Refusal {
 }
 
 /// Opens the connection and switches tracking on.
-async fn open(front: &Front) -> std::result::Result<Wire, Refusal> {
-    let mut wire = match front.connect(Protocol::Resp3).await {
+async fn open(front: &Front, node: &Node) -> std::result::Result<Wire, Refusal> {
+    let mut wire = match front.connect(node, Protocol::Resp3).await {
         Ok(wire) => wire,
-        Err(error) => return Err(refusal_of(front, error).await),
+        Err(error) => return Err(refusal_of(front, node, error).await),
     };
     let tracking: [&[u8]; 4] = [b"CLIENT", b"TRACKING", b"ON", b"BCAST"];
-    match front.upstream.ask_in_time(&mut wire, "CLIENT TRACKING", &tracking).await {
+    match node.upstream.ask_in_time(&mut wire, "CLIENT TRACKING", &tracking).await {
         Ok(_) => Ok(wire),
         Err(error) => {
             front.note_closed();
@@ -94,11 +108,11 @@ async fn open(front: &Front) -> std::result::Result<Wire, Refusal> {
 }
 
 /// Whether Redis is there, but does not speak the protocol that tracking needs.
-async fn refusal_of(front: &Front, error: Error) -> Refusal {
+async fn refusal_of(front: &Front, node: &Node, error: Error) -> Refusal {
     if error.kind() != ErrorKind::Unsupported {
         return Refusal::Connection(error);
     }
-    match front.connect(Protocol::Resp2).await {
+    match front.connect(node, Protocol::Resp2).await {
         Ok(_) => {
             front.note_closed();
             Refusal::Tracking(error)
@@ -108,12 +122,12 @@ async fn refusal_of(front: &Front, error: Error) -> Refusal {
 }
 
 /// Keeps values for a moment, or not at all, and says so.
-fn fall_back(front: &Front, error: &Error) {
-    if front.counters.tracking() == TrackingState::Refused {
+fn fall_back(front: &Front, node: &Node, error: &Error) {
+    if node.tracking() == TrackingState::Refused {
         return;
     }
-    front.memory.suspend();
-    front.counters.set_tracking(TrackingState::Refused);
+    front.memory.suspend(node.place);
+    node.set_tracking(TrackingState::Refused);
     let ttl = front.options.untracked_ttl;
     if ttl.is_zero() {
         tracing::warn!("Redis does not tell what changes, so nothing is kept in memory: {error}");
@@ -123,12 +137,12 @@ fn fall_back(front: &Front, error: &Error) {
         "Redis does not tell what changes, so values are kept for {ttl:?} and may be that old: \
          {error}"
     );
-    front.memory.hold_for(ttl);
+    front.memory.validity.hold_for(node.place, ttl);
 }
 
 /// Takes invalidations in until the connection is lost; returns why.
-async fn follow(front: &Front, mut wire: Wire) -> Error {
-    front.memory.suspend();
+async fn follow(front: &Front, node: &Node, mut wire: Wire) -> Error {
+    front.memory.suspend(node.place);
     let mut pulse = Pulse { asked: None, is_wanted: true, outgoing: Vec::new() };
     let mut feed = Feed::default();
     let mut beat = tokio::time::interval(front.options.heartbeat());
@@ -155,18 +169,18 @@ async fn follow(front: &Front, mut wire: Wire) -> Error {
         tokio::select! {
             biased;
             read = io => match read {
-                Err(error) => return front.upstream.unavailable(&error),
-                Ok(_) => match feed.take(front) {
-                    Ok(0) => {}
-                    Ok(_) => pulse.answered(front),
-                    Err(why) => return front.upstream.unavailable(&why),
+                Err(error) => return node.upstream.unavailable(&error),
+                Ok(_) => match feed.take(front, node) {
+                    Ok(None) => {}
+                    Ok(Some(answer)) => pulse.answered(front, node, &answer),
+                    Err(why) => return node.upstream.unavailable(&why),
                 },
             },
-            () = front.pulse.notified() => pulse.is_wanted = true,
+            () = node.pulse.notified() => pulse.is_wanted = true,
             _ = beat.tick() => {
                 let limit = front.options.staleness_max * PATIENCE;
                 if pulse.asked.is_some_and(|asked| front.now().since(asked) > limit) {
-                    return front.upstream.unavailable(&format_args!("no answer within {limit:?}"));
+                    return node.upstream.unavailable(&format_args!("no answer within {limit:?}"));
                 }
                 pulse.is_wanted = true;
             }
@@ -186,17 +200,26 @@ impl Pulse {
         if self.is_wanted && self.asked.is_none() {
             self.is_wanted = false;
             self.asked = Some(front.now());
-            encode(&[b"PING"], &mut self.outgoing);
+            let question: &[&[u8]] =
+                if front.options.is_cluster() { &pulse::QUESTION } else { &[b"PING"] };
+            encode(question, &mut self.outgoing);
         }
     }
 
-    fn answered(&mut self, front: &Front) {
+    fn answered(&mut self, front: &Front, node: &Node, answer: &[u8]) {
         let Some(asked) = self.asked.take() else { return };
+        if front.options.is_cluster()
+            && pulse::verdict(answer, front.cluster.epoch()) == Verdict::Doubtful
+        {
+            // Whether the slots are still its own shows when all is known anew.
+            front.cluster.refresh();
+            return;
+        }
         let until = asked + front.options.staleness_max.saturating_sub(CLOCK_LAG);
-        front.memory.prolong(asked, until);
-        if front.counters.tracking() != TrackingState::Tracking {
-            front.counters.set_tracking(TrackingState::Tracking);
-            tracing::info!(address = front.label(), "Redis tells what changes");
+        front.memory.validity.prolong(node.place, asked, until);
+        if node.tracking() != TrackingState::Tracking {
+            node.set_tracking(TrackingState::Tracking);
+            tracing::info!(address = node.upstream.label(), "Redis tells what changes");
         }
     }
 }
@@ -210,10 +233,14 @@ struct Feed {
 }
 
 impl Feed {
-    /// Applies every invalidation that has arrived; returns how many answers to
-    /// questions have.
-    fn take(&mut self, front: &Front) -> std::result::Result<usize, &'static str> {
-        let (mut start, mut answers) = (0, 0);
+    /// Applies every invalidation that has arrived; returns the answer to the
+    /// question that was asked, if it has.
+    fn take(
+        &mut self,
+        front: &Front,
+        node: &Node,
+    ) -> std::result::Result<Option<Vec<u8>>, &'static str> {
+        let (mut start, mut answer) = (0, None);
         loop {
             match self.scanner.scan(&self.incoming[self.scanned..]) {
                 Err(_) => return Err("it does not speak RESP"),
@@ -226,9 +253,11 @@ impl Feed {
                     let message = &self.incoming[start..self.scanned];
                     start = self.scanned;
                     match self.scanner.head() {
-                        b'>' => apply(front, message)?,
-                        b'-' => return Err("it answers a PING with an error"),
-                        _ => answers += 1,
+                        b'>' => apply(front, node, message)?,
+                        b'-' => {
+                            return Err("it answers with an error when asked for a sign of life");
+                        }
+                        _ => answer = Some(message.to_vec()),
                     }
                 }
             }
@@ -241,12 +270,12 @@ impl Feed {
         if self.incoming.is_empty() {
             self.incoming.shrink_to(1 << 20);
         }
-        Ok(answers)
+        Ok(answer)
     }
 }
 
 /// Forgets what an invalidation names. Other messages are not for us.
-fn apply(front: &Front, message: &[u8]) -> std::result::Result<(), &'static str> {
+fn apply(front: &Front, node: &Node, message: &[u8]) -> std::result::Result<(), &'static str> {
     const UNREADABLE: &str = "it sends an invalidation that cannot be read";
     let (_, rest) = frame::array(message).ok_or(UNREADABLE)?;
     let (name, rest) = frame::string(rest).ok_or(UNREADABLE)?;
@@ -255,7 +284,7 @@ fn apply(front: &Front, message: &[u8]) -> std::result::Result<(), &'static str>
     }
     let Some((count, mut rest)) = frame::array(rest) else {
         // Instead of keys, nothing: all of them.
-        front.memory.clear();
+        front.memory.clear_node(node.place);
         front.counters.flushes.fetch_add(1, Ordering::Relaxed);
         return Ok(());
     };
@@ -270,8 +299,6 @@ fn apply(front: &Front, message: &[u8]) -> std::result::Result<(), &'static str>
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use larder_core::Clock;
 
     use super::super::options::{FrontOptions, UpstreamOptions};
@@ -285,9 +312,13 @@ mod tests {
         front.expect("nothing is connected yet")
     }
 
-    fn keep(front: &Front, key: &[u8]) {
+    fn node(front: &Front) -> Arc<Node> {
+        front.nodes.get(0).expect("there is one")
+    }
+
+    fn keep_key(front: &Front, key: &[u8]) {
         let now = front.now();
-        front.memory.prolong(now, now + Duration::from_secs(60));
+        front.memory.validity.prolong(0, now, now + Duration::from_secs(60));
         let token = front.memory.token(key, now).expect("it holds");
         front.memory.fill(key, Some(b"1"), token, front.memory.wall_time(), None);
         assert!(front.look(key).is_some());
@@ -299,15 +330,15 @@ mod tests {
         for cut in 0..stream.len() {
             let front = front();
             for key in [&b"a"[..], b"b\n", b"c"] {
-                keep(&front, key);
+                keep_key(&front, key);
             }
             let mut feed = Feed::default();
-            let mut answers = 0;
+            let mut answers = Vec::new();
             for part in [&stream[..cut], &stream[cut..]] {
                 feed.incoming.extend_from_slice(part);
-                answers += feed.take(&front).expect("it is RESP");
+                answers.extend(feed.take(&front, &node(&front)).expect("it is RESP"));
             }
-            assert_eq!(answers, 1);
+            assert_eq!(answers, [b"+PONG\r\n"]);
             assert!(front.look(b"a").is_none() && front.look(b"b\n").is_none());
             assert!(front.look(b"c").is_some());
         }
@@ -320,9 +351,9 @@ mod tests {
             (b">3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\na\r\n", true),
         ] {
             let front = front();
-            keep(&front, b"a");
+            keep_key(&front, b"a");
             let mut feed = Feed { incoming: message.to_vec(), ..Feed::default() };
-            assert_eq!(feed.take(&front), Ok(0));
+            assert_eq!(feed.take(&front, &node(&front)), Ok(None));
             assert_eq!(front.look(b"a").is_some(), is_left);
         }
     }
@@ -331,7 +362,8 @@ mod tests {
     fn what_is_unreadable_ends_the_connection() {
         for message in [&b">2\r\n$10\r\ninvalidate\r\n*1\r\n:1\r\n"[..], b"-ERR\r\n", b"x\r\n"] {
             let mut feed = Feed { incoming: message.to_vec(), ..Feed::default() };
-            assert!(feed.take(&front()).is_err());
+            let front = front();
+            assert!(feed.take(&front, &node(&front)).is_err());
         }
     }
 }

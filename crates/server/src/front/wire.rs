@@ -68,6 +68,21 @@ impl Upstream {
         Ok(Self { label: options.label(), options, tls })
     }
 
+    /// Another server with the same login, behind the same certificates.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] if its host is no name for TLS.
+    pub(crate) fn beside(&self, host: &str, port: u16) -> Result<Self> {
+        let options = UpstreamOptions { host: host.to_owned(), port, ..self.options.clone() };
+        let tls = match &self.tls {
+            None => None,
+            Some(tls) => {
+                Some(Tls { connector: tls.connector.clone(), name: server_name(&options)? })
+            }
+        };
+        Ok(Self { label: options.label(), options, tls })
+    }
+
     /// The address for people, without any secret.
     pub(crate) fn label(&self) -> &str {
         &self.label
@@ -235,13 +250,17 @@ impl Tls {
             })?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        let name = ServerName::try_from(options.host.clone()).map_err(|error| {
-            Error::new(ErrorKind::Config, "the host of Redis is no name for TLS")
-                .with("host", &options.host)
-                .caused_by(error)
-        })?;
+        let name = server_name(options)?;
         Ok(Self { connector: TlsConnector::from(Arc::new(config)), name })
     }
+}
+
+fn server_name(options: &UpstreamOptions) -> Result<ServerName<'static>> {
+    ServerName::try_from(options.host.clone()).map_err(|error| {
+        Error::new(ErrorKind::Config, "the host of Redis is no name for TLS")
+            .with("host", &options.host)
+            .caused_by(error)
+    })
 }
 
 impl Wire {

@@ -473,6 +473,16 @@ pub(crate) fn refusal(key: &[u8], cache: &str) -> String {
     )
 }
 
+/// Why a command over keys of a cache and of Redis is refused that cannot be done
+/// in two.
+pub(crate) fn mixed_refusal(key: &[u8], cache: &str) -> String {
+    format!(
+        "ERR '{}' belongs to the read-through cache '{cache}', other keys of this command to \
+         Redis; ask for them separately",
+        shown(key)
+    )
+}
+
 /// Why a key of a cache is not watched.
 pub(crate) fn watch_refusal(key: &[u8], cache: &str) -> String {
     format!(

@@ -98,6 +98,8 @@ pub(crate) enum Pause {
     Upstream,
     /// The client needs a connection to that Redis for itself.
     Pinned,
+    /// A command asks both caches and Redis.
+    Both(OwnedArguments),
     /// A command has to wait for something else.
     Wait(&'static Entry, OwnedArguments),
     /// What the client sent is no command.
@@ -223,7 +225,7 @@ impl Connection {
         Ok(next)
     }
 
-    async fn answer_in(&mut self, scratch: &mut Scratch) -> io::Result<Next> {
+    async fn answer_in(&mut self, scratch: &mut Box<Scratch>) -> io::Result<Next> {
         loop {
             match run_ready(&mut self.session, scratch) {
                 Pause::Input => {
@@ -232,7 +234,7 @@ impl Connection {
                 }
                 Pause::Write => self.write(&mut scratch.reply).await?,
                 Pause::Upstream => {
-                    while front::receive(&mut self.session, &mut scratch.reply).await? {
+                    while self.receive_upstream(scratch).await? {
                         self.write(&mut scratch.reply).await?;
                     }
                     if scratch.reply.as_bytes().len() >= REPLY_BYTES_BEFORE_WRITE {
@@ -245,7 +247,7 @@ impl Connection {
                         return Ok(Next::Close);
                     }
                 }
-                pause @ (Pause::Load(_) | Pause::Wait(..)) => {
+                pause @ (Pause::Load(_) | Pause::Both(_) | Pause::Wait(..)) => {
                     self.answer_pause(pause, scratch).await;
                     if scratch.reply.as_bytes().len() >= REPLY_BYTES_BEFORE_WRITE {
                         self.write(&mut scratch.reply).await?;
@@ -265,11 +267,29 @@ impl Connection {
         }
     }
 
+    /// Waits for replies of Redis; returns whether more are to come. Buffers that
+    /// hold nothing are lent to others meanwhile: a thread has few of them, for
+    /// however many clients wait.
+    async fn receive_upstream(&mut self, scratch: &mut Box<Scratch>) -> io::Result<bool> {
+        if scratch.is_empty() {
+            self.protocol = scratch.reply.protocol();
+            std::mem::take(scratch).give();
+            front::wait(&mut self.session).await;
+            *scratch = self.borrow_scratch();
+        } else {
+            front::wait(&mut self.session).await;
+        }
+        front::collect(&mut self.session, &mut scratch.reply)
+    }
+
     /// Answers what keys must be loaded for, or what has to wait.
     pub(crate) async fn answer_pause(&mut self, pause: Pause, scratch: &mut Scratch) {
         match pause {
             Pause::Load(gathered) => {
                 gathered.answer(&mut self.session, &mut scratch.reply).await;
+            }
+            Pause::Both(arguments) => {
+                front::answer_both(&mut self.session, &arguments, &mut scratch.reply).await;
             }
             Pause::Wait(entry, arguments) => {
                 let start = scratch.reply.as_bytes().len();

@@ -35,10 +35,10 @@ pub(crate) mod scratch;
 pub mod session;
 mod settings;
 mod statistics;
-mod table;
-mod transaction;
+pub(crate) mod table;
+pub(crate) mod transaction;
 pub(crate) mod worker;
-mod written;
+pub(crate) mod written;
 
 pub use commands::reference;
 pub(crate) use credentials::Credentials;

@@ -44,7 +44,7 @@ struct Watched {
 
 /// The answers of caches that a transaction reads, loaded before it takes its
 /// locks.
-type Loaded = HashMap<Key, Result<CachedHit>>;
+pub(crate) type Loaded = HashMap<Key, Result<CachedHit>>;
 
 impl Transaction {
     #[inline]
@@ -128,17 +128,21 @@ pub(crate) async fn execute(session: &mut Session, reply: &mut Reply) {
         reply.error("EXECABORT Transaction discarded because of previous errors.");
         return;
     }
-    let loaded = load(&session.shared, &queue.calls).await;
+    let calls = queue.calls.iter().map(|call| (call.entry, &call.arguments));
+    let loaded = load(&session.shared, calls).await;
     run_at_once(session, &queue.calls, &transaction.watched, &loaded, reply);
 }
 
 /// Reads what the calls ask caches for, one load for each cache.
-async fn load(shared: &Shared, calls: &[Call]) -> Loaded {
+pub(crate) async fn load<'a>(
+    shared: &Shared,
+    calls: impl Iterator<Item = (&'static Entry, &'a OwnedArguments)>,
+) -> Loaded {
     let mut by_cache: HashMap<String, (ServedCache, Vec<Key>)> = HashMap::new();
     if !shared.routes.is_empty() {
-        for call in calls.iter().filter(|call| call.entry.command.on_cache == OnCache::Read) {
-            let arguments = call.arguments.slices();
-            for place in call.entry.command.keys.positions(arguments.len()) {
+        for (entry, arguments) in calls.filter(|(it, _)| it.command.on_cache == OnCache::Read) {
+            let arguments = arguments.slices();
+            for place in entry.command.keys.positions(arguments.len()) {
                 let key = arguments[place];
                 if let Some(cache) = shared.routes.route(key) {
                     by_cache

@@ -80,9 +80,6 @@ pub(crate) async fn run(
     let take = |resting| {
         connections.spawn(Connection::serve(resting, Arc::clone(&worker)));
     };
-    if let Some(front) = &worker.front {
-        front.start(&worker);
-    }
     if let Some(listener) = listener {
         open(&shared, &worker, listener, &stop);
     }

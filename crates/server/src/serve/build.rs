@@ -1,7 +1,7 @@
 //! Builds the planned caches.
 
 use bytes::Bytes;
-use larder::{Cache, Memory};
+use larder::{BytesCodec, Cache, Dependencies, Edge, Memory, Stores};
 use larder_core::{Error, ErrorKind, Key, Result};
 use larder_disk::DiskTier;
 
@@ -25,6 +25,14 @@ pub(super) struct Tiers<'t> {
     pub(super) shared: Option<&'t SharedTiers>,
 }
 
+/// What the caches stand amidst.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Surroundings<'t> {
+    pub(super) tiers: Tiers<'t>,
+    /// What they depend on, if any do.
+    pub(super) dependencies: Option<&'t Dependencies>,
+}
+
 /// The registry of the planned caches, each with its part of the memory.
 ///
 /// # Errors
@@ -34,13 +42,13 @@ pub(super) async fn build(
     connected: &Connected,
     plan: &Plan,
     division: &Division,
-    tiers: Tiers<'_>,
+    surroundings: Surroundings<'_>,
 ) -> Result<Registry, Vec<Diagnostic>> {
     let mut served = Vec::with_capacity(plan.caches.len());
     let mut mistakes = Vec::new();
     for (planned, bytes) in plan.caches.iter().zip(&division.caches) {
         let memory_bytes = usize::try_from(*bytes).unwrap_or(usize::MAX);
-        match build_one(settings, connected, planned, memory_bytes, tiers).await {
+        match build_one(settings, connected, planned, memory_bytes, surroundings).await {
             Ok(cache) => served.push(cache),
             Err(mistake) => mistakes.push(*mistake),
         }
@@ -53,7 +61,7 @@ async fn build_one(
     connected: &Connected,
     planned: &PlannedCache,
     memory_bytes: usize,
-    tiers: Tiers<'_>,
+    surroundings: Surroundings<'_>,
 ) -> Result<Served, Box<Diagnostic>> {
     let options = planned
         .config_name
@@ -61,7 +69,8 @@ async fn build_one(
         .and_then(|name| settings.config.caches.get(name))
         .cloned()
         .unwrap_or_default();
-    let opened = open_cache(settings, connected, planned, &options, memory_bytes, tiers).await;
+    let opened =
+        open_cache(settings, connected, planned, &options, memory_bytes, surroundings).await;
     let cache = opened.map_err(|error| Box::new(loader_mistake(settings, planned, &error)))?;
     Ok(Served {
         cache,
@@ -80,41 +89,57 @@ async fn open_cache(
     planned: &PlannedCache,
     options: &CacheOptions,
     memory_bytes: usize,
-    tiers: Tiers<'_>,
+    surroundings: Surroundings<'_>,
 ) -> Result<ServedCache> {
     let origin = connected.origin(&planned.origin).ok_or_else(|| {
         Error::new(ErrorKind::InvalidInput, "the origin is not connected")
             .with("origin", &planned.origin)
     })?;
     let loader = loader(settings, &origin.database, planned).await?;
+    let Surroundings { tiers, dependencies } = surroundings;
     let policy = settings.policy(planned.config_name.as_deref()).to_policy();
     let class = policy.get_class();
     let builder = Cache::<Key, Bytes>::builder(&planned.name)
         .memory(Memory::bytes(memory_bytes))
+        .prefixes(planned.pattern.clone())
         .origin_guard(origin.guard.clone())
         .policy(policy);
-    let mut builder = match RowRules::new(planned.pattern.clone(), options) {
-        Some(rules) => builder.origin(RuledOrigin::new(loader, rules, &planned.name)),
-        None => builder.origin(loader),
-    };
+    let mut builder =
+        match RowRules::new(planned.pattern.clone(), options, edges(planned, dependencies)) {
+            Some(rules) => builder.origin(RuledOrigin::new(loader, rules, &planned.name)),
+            None => builder.origin(loader),
+        };
+    if let Some(dependencies) = dependencies {
+        builder = builder.dependencies(dependencies).tagged_by_origin();
+    }
     // Also what has no place in a store is invalidated by other servers.
     if let Some(shared) = tiers.shared {
         builder = builder.fleet(&shared.fleet);
     }
     if class.may_leave_process() {
         let made_by = made_by::describe(planned, &origin.database);
-        let stores = match (tiers.disk, tiers.shared) {
-            (Some(disk), _) => Some(disk::stores(disk, &planned.name, &made_by)?),
-            (None, Some(shared)) => shared.stores(&planned.name, &made_by),
-            (None, None) => None,
-        };
-        if let Some(stores) = stores {
-            builder = builder.stores(stores);
+        // Nearest first: a hit on this machine's disk costs no round trip. A cache
+        // without any store has none of these.
+        let mut stores = Stores::new(BytesCodec);
+        if let Some(disk) = tiers.disk {
+            stores = disk::add(stores, disk, &planned.name, &made_by)?;
         }
+        if let Some(shared) = tiers.shared {
+            stores = shared.add(stores, &planned.name, &made_by);
+        }
+        builder = builder.stores(stores);
     }
     if let Some(fallback) = &options.fallback {
         let answer = Bytes::from(fallback.to_string());
         builder = builder.fallback(move |_| Some(answer.clone()));
     }
     builder.build()
+}
+
+/// By what the entries of a cache are tagged with what they were computed from.
+fn edges(planned: &PlannedCache, dependencies: Option<&Dependencies>) -> Vec<Edge> {
+    let graph = dependencies.map(Dependencies::graph);
+    let node = graph.and_then(|graph| graph.find(&planned.name).map(|node| (graph, node)));
+    let edges = node.into_iter().flat_map(|(graph, node)| graph.dependencies_of(node));
+    edges.filter(|edge| !edge.fields().is_empty()).cloned().collect()
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use futures_util::future::join_all;
-use larder::{Breaker, LoadBudget, OriginGuard};
+use larder::{Breaker, DependencyGraph, LoadBudget, OriginGuard};
 use larder_core::{Error, Result};
 use larder_sql::{Database, DatabaseOptions, SqlOrigin};
 
@@ -87,13 +87,13 @@ impl Connected {
 /// What only the databases and the shared tiers can tell about a configuration:
 /// whether they can be reached, whether tables and columns are there, whether
 /// queries are right.
-pub async fn check(settings: &Settings) -> Vec<Diagnostic> {
+pub async fn check(settings: &Settings) -> (Vec<Diagnostic>, Option<DependencyGraph>) {
     let mut mistakes = shared_tiers::check(settings).await;
     let connected = match connect(settings).await {
         Ok(connected) => connected,
         Err(others) => {
             mistakes.extend(others);
-            return mistakes;
+            return (mistakes, None);
         }
     };
     let plan = plan(settings, &connected.found);
@@ -105,7 +105,7 @@ pub async fn check(settings: &Settings) -> Vec<Diagnostic> {
         }
     }
     connected.close().await;
-    mistakes
+    (mistakes, plan.dependencies.graph)
 }
 
 /// What a cache loads from and writes to, once the database has checked it.

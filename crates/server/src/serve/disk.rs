@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use larder::{BytesCodec, Key, Stores};
+use larder::{Key, Stores};
 use larder_core::Result;
 use larder_disk::{DiskOptions, DiskTier, Durability};
 
@@ -31,15 +31,17 @@ pub(super) async fn open(settings: &Settings) -> Result<Option<DiskTier>, Box<Di
     })
 }
 
-/// The stores below the memory of one cache.
+/// Adds the place of one cache on the disk to its stores. What another query made
+/// has another place: invalidations find it by the cache, which tells it of them.
 ///
 /// # Errors
 /// If the cache cannot have a place on the disk.
-pub(super) fn stores(
+pub(super) fn add(
+    stores: Stores<Key, bytes::Bytes>,
     disk: &DiskTier,
     cache: &str,
     made_by: &str,
 ) -> Result<Stores<Key, bytes::Bytes>> {
     let name = format!("{cache}@{made_by}");
-    Ok(Stores::new(BytesCodec).store("disk", disk.store(&name)?))
+    Ok(stores.store("disk", disk.store(&name)?))
 }

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use larder_core::{
-    Capabilities, Key, Mark, PutCondition, PutOutcome, Result, Store, StoredEntry, Tag, Tags, Verb,
-    Version, json_hash,
+    Capabilities, HeardUpTo, Key, Mark, PutCondition, PutOutcome, Result, Store, StoredEntry, Tag,
+    Tags, Verb, Version, json_hash,
 };
 use larder_sql::Database;
 use serde_json::json;
@@ -101,12 +101,12 @@ impl<S: Store> Store for MadeBy<S> {
         self.store.newest_version().await
     }
 
-    async fn note_position(&self, position: larder_core::BusPosition) -> Result<()> {
-        self.store.note_position(position).await
+    async fn note_heard(&self, heard: HeardUpTo) -> Result<()> {
+        self.store.note_heard(heard).await
     }
 
-    async fn position(&self) -> Result<Option<larder_core::BusPosition>> {
-        self.store.position().await
+    async fn heard(&self) -> Result<Option<HeardUpTo>> {
+        self.store.heard().await
     }
 }
 

@@ -4,6 +4,7 @@ mod banner;
 mod breakers;
 mod build;
 pub mod connect;
+mod dependencies;
 mod disk;
 mod front;
 mod made_by;
@@ -25,9 +26,11 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
+use larder::Dependencies;
 use larder_disk::DiskTier;
 
 pub use connect::{Connected, OpenOrigin};
+pub use dependencies::{PlannedDependencies, cycles};
 pub(crate) use front::options as front_options;
 pub use memory::Division;
 pub use plan::{Found, Plan, PlannedCache, PlannedSource, SkippedTable, plan};
@@ -50,6 +53,8 @@ pub struct Server {
     pub started_with: Config,
     /// The caches.
     pub registry: Arc<Registry>,
+    /// What the caches depend on, if any do.
+    pub dependencies: Option<Dependencies>,
     /// The keys of no cache.
     pub keyspace: Arc<Keyspace>,
     /// The databases.
@@ -137,10 +142,10 @@ async fn start(settings: Settings) -> Result<(Door, Arc<Server>, admin::Listener
     if !missing.is_empty() {
         return Err(Diagnostics(missing));
     }
-    let door_options = door_options(&settings).map_err(|error| from_error(&error))?;
+    let mut door_options = door_options(&settings).map_err(|error| from_error(&error))?;
     let access = admin::Access::new(door_options.password.as_deref(), &door_options.users);
-    if let Some(front) = &door_options.front {
-        front::check(front).await.map_err(|error| front::mistake(&settings, &error))?;
+    if let Some(front) = &mut door_options.front {
+        *front = front::check(front).await.map_err(|error| front::mistake(&settings, &error))?;
     }
     let connected = connect::connect(&settings).await.map_err(Diagnostics)?;
     let plan = plan(&settings, &connected.found);
@@ -153,9 +158,19 @@ async fn start(settings: Settings) -> Result<(Door, Arc<Server>, admin::Listener
     let shared_tiers =
         shared_tiers::open(&settings).await.map_err(|mistake| Diagnostics(vec![*mistake]))?;
     let tiers = build::Tiers { disk: disk.as_ref(), shared: shared_tiers.as_ref() };
-    let registry =
-        build::build(&settings, &connected, &plan, &division, tiers).await.map_err(Diagnostics)?;
+    let dependencies = plan.dependencies.graph.clone().map(Dependencies::new);
+    let surroundings = build::Surroundings { tiers, dependencies: dependencies.as_ref() };
+    let registry = build::build(&settings, &connected, &plan, &division, surroundings)
+        .await
+        .map_err(Diagnostics)?;
     let registry = Arc::new(registry);
+    // Before clients are answered: until then it would be as if the disk were empty.
+    let caught_up = registry.served().iter().map(|cache| cache.cache.until_caught_up(CATCH_UP));
+    if !join_all(caught_up).await.iter().all(|caught_up| *caught_up) {
+        tracing::warn!(
+            "what other servers removed meanwhile is not known yet: the disk is read once it is"
+        );
+    }
     let keyspace = Arc::new(Keyspace::new(KeyspaceOptions {
         memory_limit: usize::try_from(division.plain_keys).ok(),
         ..KeyspaceOptions::default()
@@ -171,13 +186,14 @@ async fn start(settings: Settings) -> Result<(Door, Arc<Server>, admin::Listener
         started_with: settings.config.clone(),
         settings: ArcSwap::from_pointee(settings),
         registry,
+        dependencies,
         keyspace,
         connected,
         skipped: plan.skipped,
         division,
         disk,
         shared_tiers,
-        upstream: door_options.front.as_ref().map(|front| front.upstream.label()),
+        upstream: door_options.front.as_ref().map(|front| front.label()),
         redis_address: door.address(),
         door: door.monitor(),
         admin_address: admin.address(),
@@ -254,6 +270,9 @@ async fn drain(door: Door, server: &Arc<Server>, admin: admin::Listener, signals
         }
     }
 }
+
+/// How long the start waits for what was said while this server was not there.
+const CATCH_UP: Duration = Duration::from_secs(5);
 
 /// Closing connections politely gets this long, however late it is.
 const CLOSE_LEAST: Duration = Duration::from_millis(500);

@@ -4,6 +4,7 @@
 use larder_core::KeyPattern;
 use larder_sql::{Introspection, QueryOptions, Table, TableKind};
 
+use super::dependencies::{PlannedDependencies, dependencies};
 use crate::config::template::Template;
 use crate::config::{CacheOptions, Diagnostic, KeyShape, OriginOptions, Settings, suggest};
 
@@ -75,6 +76,8 @@ pub struct Plan {
     pub skipped: Vec<SkippedTable>,
     /// What is wrong with the configuration.
     pub mistakes: Vec<Diagnostic>,
+    /// What depends on what, as far as the caches are known.
+    pub dependencies: PlannedDependencies,
 }
 
 /// Plans the caches of a configuration over what its databases hold.
@@ -95,6 +98,12 @@ pub fn plan(settings: &Settings, found: &[Found]) -> Plan {
         if let Some(options) = settings.config.origins.get(&found.origin) {
             plan_undeclared(settings, &mut plan, options, found);
         }
+    }
+    plan.dependencies = dependencies(settings, &plan.caches);
+    // What is not there may be in a database that was not asked.
+    let is_asked = |name: &String| found.iter().any(|found| &found.origin == name);
+    if settings.config.origins.keys().all(is_asked) {
+        plan.mistakes.extend(plan.dependencies.mistakes.iter().cloned());
     }
     plan
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
-use larder::TtlByAge;
+use larder::{Edge, TtlByAge};
 use larder_core::{Key, KeyPattern, Tags, Ttl};
 
 use super::members::{Row, Scalar, rows};
@@ -19,6 +19,8 @@ use crate::config::{CacheOptions, TtlByAgeOptions};
 pub(super) struct RowRules {
     pattern: KeyPattern,
     tags: Vec<Template>,
+    /// What the entries are computed from.
+    edges: Vec<Edge>,
     ttl: Option<(String, TtlByAge)>,
     /// The columns that tags and the TTL name: nothing else of a row is read.
     columns: Vec<String>,
@@ -35,23 +37,29 @@ pub(super) struct Said {
 
 impl RowRules {
     /// The rules that the configuration states; `None` if it states none.
-    pub(super) fn new(pattern: KeyPattern, options: &CacheOptions) -> Option<Self> {
+    pub(super) fn new(
+        pattern: KeyPattern,
+        options: &CacheOptions,
+        edges: Vec<Edge>,
+    ) -> Option<Self> {
         let tags: Vec<_> =
             options.tags.iter().filter_map(|text| Template::parse(text).ok()).collect();
         let ttl = options
             .ttl_by_age
             .as_ref()
             .and_then(|options| options.column.clone().map(|column| (column, ttl_by_age(options))));
-        if tags.is_empty() && ttl.is_none() {
+        if tags.is_empty() && edges.is_empty() && ttl.is_none() {
             return None;
         }
         let is_parameter = |name: &&str| pattern.parameters().iter().any(|known| known == name);
-        let of_tags = tags.iter().flat_map(Template::names).filter(|name| !is_parameter(name));
+        let of_edges = edges.iter().flat_map(Edge::fields).map(String::as_str);
+        let of_tags = tags.iter().flat_map(Template::names).chain(of_edges);
+        let of_tags = of_tags.filter(|name| !is_parameter(name));
         let of_ttl = ttl.iter().map(|(column, _)| column.as_str());
         let mut columns: Vec<_> = of_tags.chain(of_ttl).map(str::to_owned).collect();
         columns.sort_unstable();
         columns.dedup();
-        Some(Self { pattern, tags, ttl, columns })
+        Some(Self { pattern, tags, edges, ttl, columns })
     }
 
     /// The tags and the TTL of an answer; the value is `None` where the database
@@ -90,6 +98,16 @@ impl RowRules {
             for row in rows {
                 let column = |name: &str| Some(Cow::Borrowed(self.member(row, name)?.as_str()));
                 tags.extend(template.fill(|name| parameter(name).or_else(|| column(name))));
+            }
+        }
+        for edge in &self.edges {
+            let text = |value: Cow<'_, str>| value.into_owned();
+            if rows.is_empty() {
+                tags.extend(edge.tag_of(|name| parameter(name).map(text)));
+            }
+            for row in rows {
+                let column = |name: &str| Some(self.member(row, name)?.as_str().to_owned());
+                tags.extend(edge.tag_of(|name| parameter(name).map(text).or_else(|| column(name))));
             }
         }
         Ok(Tags::new(tags))
@@ -158,7 +176,8 @@ mod tests {
 
     fn rules(options: &str) -> RowRules {
         let options: CacheOptions = toml::from_str(options).expect("options");
-        RowRules::new("album:{id}".parse().expect("a pattern"), &options).expect("there are some")
+        RowRules::new("album:{id}".parse().expect("a pattern"), &options, Vec::new())
+            .expect("there are some")
     }
 
     fn tags(rules: &RowRules, value: Option<&str>) -> Vec<String> {

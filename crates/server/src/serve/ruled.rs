@@ -127,7 +127,7 @@ mod tests {
     #[tokio::test]
     async fn what_cannot_be_tagged_is_answered_and_not_kept() {
         let options = toml::from_str("tags = ['of:{a}']").expect("options");
-        let rules = RowRules::new("k:{id}".parse().expect("a pattern"), &options);
+        let rules = RowRules::new("k:{id}".parse().expect("a pattern"), &options, Vec::new());
         let origin = RuledOrigin::new(Echo, rules.expect("there are some"), "k");
         let cache = Cache::builder("k")
             .origin(origin)

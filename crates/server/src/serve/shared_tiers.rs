@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use larder::{BytesCodec, Fleet, FleetOptions, Stores};
+use larder::{Fleet, FleetOptions, Stores};
 use larder_core::{Error, ErrorKind, Key, Result};
 use larder_memcached::{
     Credentials, Memcached, MemcachedOptions, MemcachedStore, ServerAddress, StoreOptions,
@@ -16,7 +16,9 @@ use larder_redis::{RedisOptions, RedisTier, Topology};
 use super::connect::with_source;
 use super::made_by::MadeBy;
 use super::secrets::{read, variable_value};
-use crate::config::{DeadServerKeys, Diagnostic, RedisTierOptions, RedisTopology, Settings};
+use crate::config::{
+    ByteSize, DeadServerKeys, Diagnostic, RedisTierOptions, RedisTopology, Settings,
+};
 
 /// The pauses between two attempts to reach a tier that was not there at the
 /// start.
@@ -43,25 +45,35 @@ pub struct SharedTiers {
     pub fleet: Fleet,
     memory_ttl: Option<Duration>,
     floor_window: Duration,
+    compress_above: Option<usize>,
 }
 
 impl SharedTiers {
-    /// The stores below the memory of one cache, if there are any. What is kept in
+    /// Adds the places of one cache to its stores, if there are any. What is kept in
     /// them has the cache's own name: an invalidation, which carries it, is about
     /// the key, whatever made the entry.
-    pub(super) fn stores(&self, cache: &str, made_by: &str) -> Option<Stores<Key, Bytes>> {
-        let lease = self.redis.lease(cache);
-        let mut stores = Stores::new(BytesCodec).memory_ttl(self.memory_ttl).lease(lease);
+    pub(super) fn add(
+        &self,
+        mut stores: Stores<Key, Bytes>,
+        cache: &str,
+        made_by: &str,
+    ) -> Stores<Key, Bytes> {
+        if self.memcached.is_none() && !self.keeps_entries_in_redis {
+            // A lease is of no use to who cannot find what another has loaded.
+            return stores;
+        }
+        stores = stores.memory_ttl(self.memory_ttl).lease(self.redis.lease(cache));
         if let Some(memcached) = &self.memcached {
             let mut options = StoreOptions::default();
             options.floor_window = self.floor_window;
+            options.compress_above = self.compress_above;
             let store = MemcachedStore::with_options(memcached, cache, options);
             stores = stores.store("memcached", MadeBy::new(store, made_by));
         }
         if self.keeps_entries_in_redis {
             stores = stores.store("redis", MadeBy::new(self.redis.store(cache), made_by));
         }
-        (self.memcached.is_some() || self.keeps_entries_in_redis).then_some(stores)
+        stores
     }
 }
 
@@ -85,6 +97,7 @@ pub(super) async fn open(settings: &Settings) -> Result<Option<SharedTiers>, Box
         keeps_entries_in_redis: options.entries.unwrap_or(memcached.is_none()),
         memory_ttl: options.memory_ttl.0,
         floor_window: floor_window(settings),
+        compress_above: settings.config.memcached.compress_above.map(bytes),
         redis,
         memcached,
     }))
@@ -181,10 +194,15 @@ pub(crate) fn redis_options(settings: &Settings) -> Result<Option<RedisOptions>>
     options.connect_timeout = redis.connect_timeout.0;
     options.response_timeout = redis.reply_timeout.0;
     options.prefix.clone_from(&redis.prefix);
-    options.value_bytes_max = usize::try_from(redis.value_size_max.0).unwrap_or(usize::MAX);
+    options.value_bytes_max = bytes(redis.value_size_max);
+    options.compress_above = redis.compress_above.map(bytes);
     options.read_from_replicas = redis.read_from_replicas;
     options.floor_window = floor_window(settings);
     Ok(Some(options))
+}
+
+fn bytes(size: ByteSize) -> usize {
+    usize::try_from(size.0).unwrap_or(usize::MAX)
 }
 
 fn urls(redis: &RedisTierOptions) -> Result<Option<Vec<String>>> {

@@ -41,6 +41,7 @@ pub fn check_surroundings(settings: &Settings) -> Vec<Diagnostic> {
     }
     for (section, option, name) in [
         ("front", "password_env", &front.password_env),
+        ("front", "sentinel_password_env", &front.sentinel_password_env),
         ("redis", "password_env", &redis.password_env),
         ("redis", "sentinel_password_env", &redis.sentinel_password_env),
         ("memcached", "password_env", &memcached.password_env),
@@ -51,6 +52,7 @@ pub fn check_surroundings(settings: &Settings) -> Vec<Diagnostic> {
     }
     for (section, option, path) in [
         ("front", "password_file", &front.password_file),
+        ("front", "sentinel_password_file", &front.sentinel_password_file),
         ("redis", "password_file", &redis.password_file),
         ("redis", "sentinel_password_file", &redis.sentinel_password_file),
         ("memcached", "password_file", &memcached.password_file),

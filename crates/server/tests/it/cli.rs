@@ -15,9 +15,17 @@ fn run(arguments: &[&str]) -> (String, String, i32) {
 
 #[test]
 fn each_command_explains_itself() {
-    for command in
-        ["", "serve", "check", "doctor", "explain", "config", "config print", "completions"]
-    {
+    for command in [
+        "",
+        "serve",
+        "check",
+        "doctor",
+        "explain",
+        "graph",
+        "config",
+        "config print",
+        "completions",
+    ] {
         let arguments: Vec<_> = command.split(' ').filter(|it| !it.is_empty()).collect();
         let (help, errors, status) = run(&[&arguments[..], &["--help"]].concat());
         assert_eq!((errors.as_str(), status), ("", 0), "{command}");

@@ -242,12 +242,26 @@ kept_size_max = "2MiB"
 }
 
 #[test]
+fn mistakes_in_front_of_a_cluster() {
+    insta::assert_snapshot!(check(
+        r#"
+[front]
+urls = ["redis://ann@a/1", "rediss://:hunter2@b"]
+topology = "standalone"
+user = "bob"
+password_env = "A"
+"#
+    ));
+    insta::assert_snapshot!(check("[front]\nurls = [\"redis://a\", \"http://:hunter2@b\"]\n"));
+    insta::assert_snapshot!(check("[front]\nurl = \"redis://a\"\ntopology = \"ring\"\n"));
+    assert_eq!(check("[front]\nurls = [\"redis://a\", \"redis://b:7\"]\nuser = \"ann\"\n"), "");
+    assert_eq!(check("[front]\nurl = \"redis://a\"\ntopology = \"cluster\"\n"), "");
+}
+
+#[test]
 fn mistakes_in_redis() {
     insta::assert_snapshot!(check(
         r#"
-[disk]
-directory = "/var/cache/larder"
-
 [redis]
 url = "http://ann:hunter2@cache"
 urls = ["redis://b"]
@@ -275,6 +289,7 @@ value_size_max = "1GiB"
     let good = "[redis]\nurls = [\"rediss://ann@a\", \"rediss://ann@b\"]\ntopology = \"sentinel\"\n\
                 sentinel_service = \"main\"\nca_file = \"x\"\nmemory_ttl = \"off\"\n";
     assert_eq!(check(good), "");
+    assert_eq!(check(&format!("{good}\n[disk]\ndirectory = \"/var/cache/larder\"\n")), "");
 }
 
 #[test]

@@ -1,13 +1,16 @@
 //! The server from outside: its commands, its configuration, its doors.
 
 mod admin;
+mod both;
 mod cli;
 mod coherence;
 mod config;
 mod demo;
+mod dependencies;
 mod disk;
 mod doctor;
 mod fleet;
+mod fleet_disk;
 mod front;
 mod leases;
 mod postgres;

@@ -36,6 +36,7 @@ macro_rules! bus_conformance {
             every_node_hears_each_message_once_and_in_order
             announcements_arrive_as_they_were_made
             versions_exceed_what_the_publisher_knows
+            versions_exceed_what_a_subscriber_knows
             versions_rise_across_concurrent_publishers
             current_follows_when_it_is_quiet
             current_tells_the_truth
@@ -134,6 +135,17 @@ pub async fn versions_exceed_what_the_publisher_knows<B: Bus>(one: B, two: B) {
     assert!(second > known, "{second} after {known}");
     let third = two.publish(&removal(3), Version::ZERO).await.expect("it is announced");
     assert!(third > second, "{third} after {second}, of another node");
+}
+
+/// Whoever starts again may know versions that the bus has forgotten: from its
+/// subscription on nobody is given one of them.
+pub async fn versions_exceed_what_a_subscriber_knows<B: Bus>(one: B, two: B) {
+    let known = Version::new(publish(&two, 1).await.get() + 1_000_000);
+    let mut ear = one.subscribe(None, known).await.expect("the bus is there");
+    let (_, version) = current(&mut ear).await;
+    assert!(version >= known, "{version} is told to whoever knows {known}");
+    let next = two.publish(&removal(2), Version::ZERO).await.expect("it is announced");
+    assert!(next > known, "{next} after {known}, of another node");
 }
 
 /// What was announced later has the higher version, whoever announced it, and
@@ -346,7 +358,7 @@ pub async fn a_subscriber_that_leaves_takes_nothing_along<B: Bus>(one: B, two: B
 async fn continues_behind_a_loss<B: Bus>(one: &B, two: &B, from: BusPosition, known: Version) {
     let mut ear = listen(two, Some(from)).await;
     let head = match event(&mut ear).await {
-        BusEvent::Lost { head, version } => {
+        BusEvent::Lost { head, version, .. } => {
             assert!(version >= known, "{known} was announced, and {version} is the highest");
             head
         }

@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use larder_core::{
-    Announcement, Bus, BusPosition, Capabilities, Key, Lease, LeaseGrant, LeaseToken, Mark,
-    PutCondition, PutOutcome, Result, Store, StoredEntry, Verb, Version,
+    Announcement, Bus, BusPosition, Capabilities, HeardUpTo, Key, Lease, LeaseGrant, LeaseToken,
+    Mark, PutCondition, PutOutcome, Result, Store, StoredEntry, Verb, Version,
 };
 
 /// A store, a bus or leases, together with the servers behind it, which run as
@@ -55,12 +55,12 @@ impl<S: Store, K: Send + Sync + 'static> Store for Kept<S, K> {
         self.seam.newest_version().await
     }
 
-    async fn note_position(&self, position: BusPosition) -> Result<()> {
-        self.seam.note_position(position).await
+    async fn note_heard(&self, heard: HeardUpTo) -> Result<()> {
+        self.seam.note_heard(heard).await
     }
 
-    async fn position(&self) -> Result<Option<BusPosition>> {
-        self.seam.position().await
+    async fn heard(&self) -> Result<Option<HeardUpTo>> {
+        self.seam.heard().await
     }
 
     async fn get(&self, key: &Key) -> Result<Option<StoredEntry>> {

@@ -1,3 +1,5 @@
+mod followers;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -8,6 +10,9 @@ use larder_core::{
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
+
+use super::FaultyStore;
+use followers::Replica;
 
 /// How often a quiet bus says that nothing is missing.
 const HEARTBEAT: Duration = Duration::from_millis(50);
@@ -64,6 +69,12 @@ struct Stream {
     messages: VecDeque<BusMessage>,
     version: Version,
     is_shut_down: bool,
+    /// Which server it is on: another one after each failover.
+    primary: u64,
+    /// Stores on the same server, each of one cache.
+    followers: Vec<(String, FaultyStore)>,
+    /// What a replica has, if there is one.
+    replica: Option<Box<Replica>>,
 }
 
 /// What one node's connection does.
@@ -123,6 +134,9 @@ impl FaultyBus {
             messages: VecDeque::new(),
             version: Version::ZERO,
             is_shut_down: false,
+            primary: 1,
+            followers: Vec::new(),
+            replica: None,
         };
         let changed = watch::Sender::new(());
         let stream = Arc::new(Shared { stream: Mutex::new(stream), changed });
@@ -169,12 +183,7 @@ impl FaultyBus {
     /// empty. Versions go on above all of before, as a bus that counts from its
     /// server's clock has it: that a publisher knows some of them is not enough.
     pub fn change_epoch(&self) {
-        let mut stream = self.stream();
-        stream.epoch += 1;
-        stream.first = 1;
-        stream.messages.clear();
-        stream.version = Version::new(stream.version.get() + EPOCH_STEP);
-        drop(stream);
+        self.stream().begin_epoch(Version::ZERO);
         self.stream.changed.send_replace(());
     }
 
@@ -228,6 +237,7 @@ impl Bus for FaultyBus {
             let BusPosition { epoch, sequence } = stream.head();
             let position = BusPosition { epoch, sequence: sequence + 1 };
             let announcement = announcement.clone();
+            stream.tell_followers(&announcement, version);
             stream.messages.push_back(BusMessage { position, version, announcement });
             version
         };
@@ -247,17 +257,19 @@ impl Bus for FaultyBus {
         after: Option<BusPosition>,
         known: Version,
     ) -> Result<FaultySubscription> {
-        let stream = self.stream();
+        let mut stream = self.stream();
         if stream.is_shut_down {
             return Err(Error::new(ErrorKind::ShuttingDown, "the scripted bus was shut down"));
         }
+        stream.version = stream.version.max(known);
         Ok(FaultySubscription {
             changes: self.stream.changed.subscribe(),
             bus: self.clone(),
             place: after.unwrap_or_else(|| stream.head()),
+            primary: stream.primary,
             known,
             has_gap: false,
-            connections: self.link().connections,
+            connections: self.link().connections + stream.primary,
             heartbeat_at: Instant::now() + HEARTBEAT,
         })
     }
@@ -274,6 +286,8 @@ pub struct FaultySubscription {
     /// Whether messages are missing that nobody was told of yet.
     has_gap: bool,
     connections: u64,
+    /// The server that the place was heard from last.
+    primary: u64,
     heartbeat_at: Instant,
 }
 
@@ -290,13 +304,21 @@ impl FaultySubscription {
         if link.is_stalled {
             return Err(());
         }
-        if link.connections > self.connections {
-            self.connections = link.connections;
+        let connections = link.connections + stream.primary;
+        if connections > self.connections {
+            self.connections = connections;
             return Ok(Some(BusEvent::Reconnected));
         }
         if !stream.continues(self.place) {
+            if self.place.epoch == stream.epoch && self.place.sequence > stream.head().sequence {
+                // The server lacks what it had: that is another history.
+                let known = self.known.max(link.known);
+                stream.begin_epoch(known);
+            }
+            let is_intact = self.place.epoch == stream.epoch && self.primary == stream.primary;
             self.place = stream.head();
-            return Ok(Some(self.lost(&mut stream, &link)));
+            self.primary = stream.primary;
+            return Ok(Some(self.lost(&mut stream, &link, is_intact)));
         }
         while let Some(message) = stream.after(self.place).cloned() {
             if link.loses(message.position) {
@@ -305,9 +327,10 @@ impl FaultySubscription {
                 continue;
             }
             if self.has_gap {
-                return Ok(Some(self.lost(&mut stream, &link)));
+                return Ok(Some(self.lost(&mut stream, &link, true)));
             }
             self.place = message.position;
+            self.primary = stream.primary;
             self.known = self.known.max(message.version);
             return Ok(Some(BusEvent::Message(message)));
         }
@@ -315,19 +338,20 @@ impl FaultySubscription {
             return Err(());
         }
         if self.has_gap {
-            return Ok(Some(self.lost(&mut stream, &link)));
+            return Ok(Some(self.lost(&mut stream, &link, true)));
         }
+        self.primary = stream.primary;
         let version = stream.version.max(self.known);
         Ok(Some(BusEvent::Current { age: Duration::ZERO, head: self.place, version }))
     }
 
-    fn lost(&mut self, stream: &mut Stream, link: &Link) -> BusEvent {
+    fn lost(&mut self, stream: &mut Stream, link: &Link, is_intact: bool) -> BusEvent {
         self.has_gap = false;
         self.known = self.known.max(link.known);
         // Above all that was known: what was loaded before is told by its version.
         stream.version = stream.version.max(Version::new(self.known.get() + 1));
         self.known = stream.version;
-        BusEvent::Lost { head: self.place, version: self.known }
+        BusEvent::Lost { head: self.place, version: self.known, is_intact }
     }
 }
 

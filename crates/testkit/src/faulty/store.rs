@@ -1,9 +1,10 @@
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use larder_core::{
-    BusPosition, Capabilities, Clock, Error, ErrorKind, Key, Mark, Moment, PutCondition,
+    Capabilities, Change, Clock, Error, ErrorKind, HeardUpTo, Key, Mark, Moment, PutCondition,
     PutOutcome, Result, Store, StoredEntry, Tag, Ttl, Verb, Version,
 };
 
@@ -19,18 +20,20 @@ pub struct FaultyStore {
     state: Arc<Mutex<State>>,
     clock: Clock,
     capabilities: Capabilities,
+    /// Whether the process that this handle belongs to has ended.
+    is_over: Arc<AtomicBool>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     slots: HashMap<Key, Slot>,
     marks: HashMap<(Option<Tag>, Verb), Version>,
-    position: Option<BusPosition>,
+    heard: Option<HeardUpTo>,
     faults: VecDeque<StoreFault>,
     calls: u64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Slot {
     Held {
         entry: StoredEntry,
@@ -63,7 +66,20 @@ impl FaultyStore {
             state: Arc::default(),
             clock: clock.into(),
             capabilities: Capabilities { shared: true, ..Capabilities::default() },
+            is_over: Arc::default(),
         }
+    }
+
+    /// The same store as another process opens it, with what is there by then.
+    #[must_use]
+    pub fn opened_again(&self) -> Self {
+        Self { is_over: Arc::default(), ..self.clone() }
+    }
+
+    /// Ends the process of this handle, as kill -9 does: what has not taken effect
+    /// does not any more.
+    pub fn end_process(&self) {
+        self.is_over.store(true, Ordering::SeqCst);
     }
 
     /// The same store as one that no other process uses.
@@ -72,6 +88,44 @@ impl FaultyStore {
         self.capabilities.shared = false;
         self.capabilities.durable = true;
         self
+    }
+
+    /// The same store as one that follows a bus in step: [`super::FaultyBus::attach`]
+    /// has it do so.
+    #[must_use]
+    pub fn following(mut self) -> Self {
+        (self.capabilities.follows_bus, self.capabilities.in_step) = (true, true);
+        self
+    }
+
+    /// A change that the bus of the same server has.
+    pub(super) fn follow(&self, change: &Change, verb: Verb, version: Version) {
+        let mut state = self.state();
+        let tags = match change {
+            Change::Keys(keys) => return state.invalidate(keys, version, verb),
+            Change::Tags(tags) => tags.iter().cloned().map(Some).collect(),
+            _ => vec![None],
+        };
+        let mark = |tag| Mark { tag, verb, version };
+        state.mark(&tags.into_iter().map(mark).collect::<Vec<_>>());
+    }
+
+    /// Another store with the same in it.
+    pub(super) fn copied(&self) -> Self {
+        let State { slots, marks, heard, .. } = &*self.state();
+        let state =
+            State { slots: slots.clone(), marks: marks.clone(), heard: *heard, ..State::default() };
+        Self { state: Arc::new(Mutex::new(state)), ..self.clone() }
+    }
+
+    /// Has what another store has.
+    pub(super) fn become_like(&self, other: &Self) {
+        let other = other.copied();
+        let mut copy = other.state();
+        let mut state = self.state();
+        state.slots = std::mem::take(&mut copy.slots);
+        state.marks = std::mem::take(&mut copy.marks);
+        state.heard = copy.heard;
     }
 
     /// The same store with a largest value, in bytes.
@@ -112,7 +166,12 @@ impl FaultyStore {
         if let StoreFault::Held(gate) = &fault {
             gate.pass().await;
         }
-        let answer = effect(&mut self.state(), self.clock.precise_now());
+        let mut state = self.state();
+        if self.is_over.load(Ordering::SeqCst) {
+            return Err(unreachable("the process of this store has ended"));
+        }
+        let answer = effect(&mut state, self.clock.precise_now());
+        drop(state);
         match fault {
             StoreFault::ReplyLost => Err(unreachable("the scripted store lost its reply")),
             _ => answer,
@@ -149,6 +208,29 @@ impl FaultyStore {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn invalidate(&mut self, keys: &[Key], at: Version, verb: Verb) {
+        for key in keys {
+            match (self.slots.get_mut(key), verb) {
+                (Some(Slot::Held { entry, floor, .. }), Verb::Expire) if entry.version < at => {
+                    entry.fresh_for = Ttl::For(Duration::ZERO);
+                    *floor = at.max(*floor);
+                }
+                (Some(Slot::Held { entry, .. }), _) if entry.version >= at => {}
+                (Some(Slot::Removed(earlier)), _) if *earlier > at => {}
+                _ => drop(self.slots.insert(key.clone(), Slot::Removed(at))),
+            }
+        }
+    }
+
+    fn mark(&mut self, marks: &[Mark]) {
+        for mark in marks {
+            let held = self.marks.entry((mark.tag.clone(), mark.verb)).or_default();
+            *held = mark.version.max(*held);
+        }
     }
 }
 
@@ -194,17 +276,7 @@ impl Store for FaultyStore {
 
     async fn invalidate_many(&self, keys: &[Key], at: Version, verb: Verb) -> Result<()> {
         self.call(|state, _| {
-            for key in keys {
-                match (state.slots.get_mut(key), verb) {
-                    (Some(Slot::Held { entry, floor, .. }), Verb::Expire) if entry.version < at => {
-                        entry.fresh_for = Ttl::For(Duration::ZERO);
-                        *floor = at.max(*floor);
-                    }
-                    (Some(Slot::Held { entry, .. }), _) if entry.version >= at => {}
-                    (Some(Slot::Removed(earlier)), _) if *earlier > at => {}
-                    _ => drop(state.slots.insert(key.clone(), Slot::Removed(at))),
-                }
-            }
+            state.invalidate(keys, at, verb);
             Ok(())
         })
         .await
@@ -212,10 +284,7 @@ impl Store for FaultyStore {
 
     async fn mark(&self, marks: &[Mark]) -> Result<()> {
         self.call(|state, _| {
-            for mark in marks {
-                let held = state.marks.entry((mark.tag.clone(), mark.verb)).or_default();
-                *held = mark.version.max(*held);
-            }
+            state.mark(marks);
             Ok(())
         })
         .await
@@ -245,16 +314,16 @@ impl Store for FaultyStore {
         .await
     }
 
-    async fn note_position(&self, position: BusPosition) -> Result<()> {
+    async fn note_heard(&self, heard: HeardUpTo) -> Result<()> {
         self.call(|state, _| {
-            state.position = Some(position);
+            state.heard = Some(heard);
             Ok(())
         })
         .await
     }
 
-    async fn position(&self) -> Result<Option<BusPosition>> {
-        self.call(|state, _| Ok(state.position)).await
+    async fn heard(&self) -> Result<Option<HeardUpTo>> {
+        self.call(|state, _| Ok(state.heard)).await
     }
 }
 

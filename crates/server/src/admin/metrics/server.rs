@@ -105,6 +105,7 @@ fn front(front: &FrontStatistics) -> Vec<Family> {
     };
     vec![
         gauge(table::FRONT_TRACKING, states.map(state).to_vec()),
+        one(table::FRONT_SERVERS, front.servers as f64),
         one(table::FRONT_REACHABLE, f64::from(u8::from(front.is_reachable))),
         counter(
             table::FRONT_READS,
@@ -126,6 +127,8 @@ fn front(front: &FrontStatistics) -> Vec<Family> {
         count(table::FRONT_DISCONNECTS, front.disconnects),
         count(table::FRONT_HOLD_UPS, front.hold_ups),
         count(table::FRONT_GIVE_UPS, front.give_ups),
+        count(table::FRONT_REDIRECTIONS, front.redirections),
+        count(table::FRONT_MOVED_SLOTS, front.moved_slots),
         Family { metric: table::FRONT_LATENCY_SECONDS, samples: vec![(Vec::new(), latencies)] },
     ]
 }

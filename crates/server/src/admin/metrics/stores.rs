@@ -42,6 +42,7 @@ pub(super) fn families(server: &Server) -> Vec<Family> {
         counter(table::STORE_FILLS, each(&looks, |it| it.fills)),
         counter(table::STORE_FAILURES, each(&looks, |it| it.failures)),
         counter(table::STORE_UNDECODABLE, each(&looks, |it| it.undecodable)),
+        counter(table::STORE_SUSPECTS, each(&looks, |it| it.suspects)),
         gauge(table::STORE_BREAKER_STATE, states.collect()),
         gauge(table::STORE_BEHIND, each(&looks, |it| f64::from(u8::from(it.is_behind)))),
     ]

@@ -75,8 +75,10 @@ metrics! {
         "Keys of no cache that left by themselves";
     FRONT_TRACKING: Gauge "larder_front_tracking" ["state"],
         "1 for whether Redis tells what changes: tracking, lost or refused";
+    FRONT_SERVERS: Gauge "larder_front_servers" [],
+        "Redis servers that are listened to: one, or the primaries of a cluster";
     FRONT_REACHABLE: Gauge "larder_front_reachable" [],
-        "1 if the last connection to Redis could be opened";
+        "1 if the last connection to each of them could be opened";
     FRONT_READS: Counter "larder_front_reads" ["outcome"],
         "Reads of strings: answered from memory, or by Redis";
     FRONT_PASSED: Counter "larder_front_passed" [], "Commands that went to Redis";
@@ -97,6 +99,10 @@ metrics! {
         "Times a client that was slow to read held up others of its thread";
     FRONT_GIVE_UPS: Counter "larder_front_give_ups" [],
         "Times such a client did so for too long: what came for it was gathered in memory";
+    FRONT_REDIRECTIONS: Counter "larder_front_redirections" [],
+        "Commands that a server of the cluster sent on to another";
+    FRONT_MOVED_SLOTS: Counter "larder_front_moved_slots" [],
+        "Times slots of the cluster were seen to have another owner";
     FRONT_LATENCY_SECONDS: Histogram "larder_front_latency_seconds" [],
         "How long Redis took, of one reply of those that arrived together";
     CACHE_REQUESTS: Counter "larder_cache_requests" ["cache"], "Reads, however they ended";
@@ -141,6 +147,8 @@ metrics! {
         "Calls of a store below memory that failed or took too long";
     STORE_UNDECODABLE: Counter "larder_store_undecodable" ["cache", "store"],
         "Entries of a store below memory that could not be read";
+    STORE_SUSPECTS: Counter "larder_store_suspects" ["cache", "store"],
+        "Entries of a store below memory that were loaded anew because they may have been invalidated unheard";
     STORE_BREAKER_STATE: Gauge "larder_store_breaker_state" ["cache", "store", "state"],
         "1 for the state the breaker of a store is in: while it is open the store is not asked";
     STORE_BEHIND: Gauge "larder_store_behind" ["cache", "store"],

@@ -1,5 +1,6 @@
 //! Rules for `[defaults]` and `[caches.NAME]`.
 
+use larder::DependencyGraph;
 use larder_core::KeyPattern;
 use larder_sql::{Dialect, QueryOptions};
 
@@ -23,6 +24,7 @@ pub(super) fn check(checker: &mut Checker<'_>) {
         let dialects = dialects(checker, cache);
         writes::check(checker, cache_name, cache, pattern.as_ref(), &dialects);
         tags(checker, cache_name, cache);
+        depends_on(checker, cache_name, cache);
         ttl_by_age(checker, cache_name, cache);
         policy_rules(checker, cache_name, cache);
         if let Some(pattern) = pattern {
@@ -195,6 +197,22 @@ fn tags(checker: &mut Checker<'_>, name: &str, cache: &CacheOptions) {
         }
     }
 }
+
+/// What can be told without a database: that they can be read.
+fn depends_on(checker: &mut Checker<'_>, name: &str, cache: &CacheOptions) {
+    for (index, text) in cache.depends_on.iter().enumerate() {
+        if let Err(error) = DependencyGraph::check_text(name, text) {
+            let index = index.to_string();
+            let remedy = error.remedy_text().unwrap_or(DEPENDS_ON).to_owned();
+            let message =
+                format!("the dependency \"{}\": {}", text.escape_debug(), error.message());
+            checker.error(&["caches", name, "depends_on", &index], message, remedy);
+        }
+    }
+}
+
+const DEPENDS_ON: &str = "write it like `customer:{customer_id}`, `tag:price-list:{list}` or \
+                          `service:billing:invoice:{id}`";
 
 fn ttl_by_age(checker: &mut Checker<'_>, name: &str, cache: &CacheOptions) {
     let Some(options) = &cache.ttl_by_age else { return };

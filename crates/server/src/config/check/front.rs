@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::Checker;
-use crate::config::ExistingRedisOptions;
+use super::{Checker, sentinel};
+use crate::config::{ExistingRedisOptions, RedisTopology};
 use crate::front::{URL_REMEDY, UpstreamOptions};
 
 pub(super) fn check(checker: &mut Checker<'_>) {
@@ -11,9 +11,9 @@ pub(super) fn check(checker: &mut Checker<'_>) {
     address(checker, front);
     secrets(checker, front);
     limits(checker, front);
-    let is_written = front.is_set()
-        || checker.is_set(&["front", "url"])
-        || checker.is_set(&["front", "url_env"]);
+    let names = ["url", "urls", "url_env"];
+    let is_written =
+        front.is_set() || names.into_iter().any(|name| checker.is_set(&["front", name]));
     if !front.is_default() && !is_written {
         checker.error(
             &["front"],
@@ -24,30 +24,70 @@ pub(super) fn check(checker: &mut Checker<'_>) {
 }
 
 fn address(checker: &mut Checker<'_>, front: &ExistingRedisOptions) {
-    if front.url.is_some() && front.url_env.is_some() {
-        let message = "url and url_env are both set";
-        checker.error(&["front", "url_env"], message, "keep the one that holds the URL");
+    let said = [front.url.is_some(), front.url_env.is_some(), !front.urls.is_empty()];
+    if said.iter().filter(|is_said| **is_said).count() > 1 {
+        let option = if front.url_env.is_some() { "url_env" } else { "urls" };
+        let message = "of url, urls and url_env more than one is set";
+        checker.error(&["front", option], message, "keep the one that holds the URLs");
     }
-    let Some(url) = &front.url else { return };
-    match UpstreamOptions::parse(url) {
-        Err(_) => {
-            checker.error(&["front", "url"], "this is not the URL of a Redis", URL_REMEDY);
+    let (option, urls) = match &front.url {
+        Some(url) => ("url", std::slice::from_ref(url)),
+        None => ("urls", front.urls.as_slice()),
+    };
+    let mut servers = Vec::new();
+    for url in urls {
+        match UpstreamOptions::parse(url) {
+            Ok(server) => servers.push(server),
+            Err(_) => {
+                let message = "this is not the URL of a Redis";
+                return checker.error(&["front", option], message, URL_REMEDY);
+            }
         }
-        Ok(upstream) if front.ca_file.is_some() && !upstream.is_tls => checker.error(
+    }
+    let Some(first) = servers.first() else { return };
+    if servers.iter().any(|server| server.is_tls != first.is_tls) {
+        checker.error(
+            &["front", option],
+            "some URLs are encrypted and some are not",
+            "use rediss:// for all, or redis:// for all",
+        );
+    }
+    if front.topology == Some(RedisTopology::Standalone) && servers.len() > 1 {
+        checker.error(
+            &["front", "topology"],
+            "a single Redis has one address, and there are several",
+            "set topology = \"cluster\", or keep one URL",
+        );
+    }
+    let may_be_cluster = match front.topology {
+        None => servers.len() > 1,
+        Some(topology) => topology == RedisTopology::Cluster,
+    };
+    if may_be_cluster && servers.iter().any(|server| server.database > 0) {
+        checker.error(
+            &["front", option],
+            "a cluster has no numbered databases",
+            "take the number out of the URL",
+        );
+    }
+    if front.ca_file.is_some() && !first.is_tls {
+        checker.error(
             &["front", "ca_file"],
             "`ca_file` has no effect: this connection is not encrypted",
             "write the URL as rediss://, or leave ca_file out",
-        ),
-        Ok(upstream) => {
-            let has_other = front.password_env.is_some() || front.password_file.is_some();
-            if upstream.password.is_some() && has_other {
-                checker.error(
-                    &["front", "url"],
-                    "a password stands in the URL and elsewhere",
-                    "keep password_env or password_file",
-                );
-            }
-        }
+        );
+    }
+    let has_other = front.password_env.is_some() || front.password_file.is_some();
+    if servers.iter().any(|server| server.password.is_some()) && has_other {
+        checker.error(
+            &["front", option],
+            "a password stands in the URL and elsewhere",
+            "keep password_env or password_file",
+        );
+    }
+    if front.user.is_some() && servers.iter().any(|server| server.user.is_some()) {
+        let message = "a user stands in the URL and elsewhere";
+        checker.error(&["front", "user"], message, "keep one of the two");
     }
 }
 
@@ -56,6 +96,17 @@ fn secrets(checker: &mut Checker<'_>, front: &ExistingRedisOptions) {
         let message = "password_env and password_file are both set";
         checker.error(&["front", "password_file"], message, "keep the one that holds the password");
     }
+    sentinel::check(
+        checker,
+        "front",
+        front.topology == Some(RedisTopology::Sentinel),
+        &sentinel::Said {
+            service: &front.sentinel_service,
+            user: &front.sentinel_user,
+            password_env: &front.sentinel_password_env,
+            password_file: &front.sentinel_password_file,
+        },
+    );
 }
 
 fn limits(checker: &mut Checker<'_>, front: &ExistingRedisOptions) {

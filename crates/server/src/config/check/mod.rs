@@ -5,6 +5,7 @@ mod caches;
 mod front;
 mod keys;
 mod origins;
+mod sentinel;
 mod server;
 mod shared_tiers;
 mod writes;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use larder_memcached::ServerAddress;
 use larder_redis::CONNECTIONS_LIMIT;
 
-use super::Checker;
+use super::{Checker, sentinel};
 use crate::config::policy::{self, without_remedy};
 use crate::config::{
     ByteSize, DurationText, MemcachedTierOptions, RedisTierOptions, RedisTopology,
@@ -72,13 +72,6 @@ fn combinations(checker: &mut Checker<'_>) {
             &["memcached"],
             "[memcached] cannot tell other servers what changed",
             "add [redis] with a url: it is the bus, and the entries stay in memcached",
-        );
-    }
-    if config.disk.directory.is_some() && has_redis {
-        checker.error(
-            &["disk"],
-            "[disk] and [redis] cannot be used together yet",
-            "keep [redis] where several servers share what is cached, [disk] where there is one",
         );
     }
 }
@@ -152,29 +145,17 @@ fn redis_logins(checker: &mut Checker<'_>, redis: &RedisTierOptions) {
         let message = "password_env and password_file are both set";
         checker.error(&["redis", "password_file"], message, KEEP_ONE_PASSWORD);
     }
-    if redis.sentinel_password_env.is_some() && redis.sentinel_password_file.is_some() {
-        let message = "sentinel_password_env and sentinel_password_file are both set";
-        checker.error(&["redis", "sentinel_password_file"], message, KEEP_ONE_PASSWORD);
-    }
-    let is_sentinel = redis.topology == RedisTopology::Sentinel;
-    if is_sentinel && redis.sentinel_service.is_none() {
-        checker.error(
-            &["redis", "topology"],
-            "sentinels watch several services, and none is named",
-            "set sentinel_service to the name in `sentinel monitor`, often \"mymaster\"",
-        );
-    }
-    for (option, is_said) in [
-        ("sentinel_service", redis.sentinel_service.is_some()),
-        ("sentinel_user", redis.sentinel_user.is_some()),
-        ("sentinel_password_env", redis.sentinel_password_env.is_some()),
-        ("sentinel_password_file", redis.sentinel_password_file.is_some()),
-    ] {
-        if is_said && !is_sentinel {
-            let message = format!("`{option}` has no effect without sentinels");
-            checker.error(&["redis", option], message, "set topology = \"sentinel\"");
-        }
-    }
+    sentinel::check(
+        checker,
+        "redis",
+        redis.topology == RedisTopology::Sentinel,
+        &sentinel::Said {
+            service: &redis.sentinel_service,
+            user: &redis.sentinel_user,
+            password_env: &redis.sentinel_password_env,
+            password_file: &redis.sentinel_password_file,
+        },
+    );
 }
 
 fn redis_limits(checker: &mut Checker<'_>, redis: &RedisTierOptions) {

@@ -224,8 +224,8 @@ fn write_stores(cache: &ServedCache, text: &mut String) {
         line(
             text,
             format_args!(
-                "store_{}_{}:hits={},misses={},fills={},failures={},undecodable={},breaker={},\
-                 is_behind={}",
+                "store_{}_{}:hits={},misses={},fills={},failures={},undecodable={},suspects={},\
+                 breaker={},is_behind={}",
                 cache.name(),
                 store.name,
                 store.hits,
@@ -233,6 +233,7 @@ fn write_stores(cache: &ServedCache, text: &mut String) {
                 store.fills,
                 store.failures,
                 store.undecodable,
+                store.suspects,
                 super::larder::name_of(store.breaker),
                 u8::from(store.is_behind),
             ),
@@ -243,6 +244,7 @@ fn write_stores(cache: &ServedCache, text: &mut String) {
 /// The Redis that this server stands in front of.
 fn write_front(label: &str, front: &FrontStatistics, text: &mut String) {
     line(text, format_args!("front_redis:{label}"));
+    line(text, format_args!("front_servers:{}", front.servers));
     line(text, format_args!("front_reachable:{}", u8::from(front.is_reachable)));
     line(text, format_args!("front_tracking:{}", front.tracking.name()));
     line(text, format_args!("front_memory_hits:{}", front.hits));
@@ -252,6 +254,8 @@ fn write_front(label: &str, front: &FrontStatistics, text: &mut String) {
     line(text, format_args!("front_fills_discarded:{}", front.fills_discarded));
     line(text, format_args!("front_invalidations:{}", front.invalidations));
     line(text, format_args!("front_tracking_losses:{}", front.losses));
+    line(text, format_args!("front_redirections:{}", front.redirections));
+    line(text, format_args!("front_moved_slots:{}", front.moved_slots));
     line(text, format_args!("front_connections:{}", front.connections));
 }
 

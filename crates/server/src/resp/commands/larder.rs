@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use larder::{BreakerState, Inspection};
-use larder_core::{BoxFuture, Key, Tag, Ttl};
+use larder_core::{BoxFuture, Key, Reach, Tag, Ttl};
 
 use super::super::cached::{load_error, shown};
 use super::super::command::{Command, Group, Handler, KeySpec, OnCache};
@@ -41,7 +41,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "larder.expire",
         arity: -3,
-        syntax: "TAG tag [tag ...] | KEY key [key ...]",
+        syntax: "TAG tag [tag ...] | KEY key [key ...] | PREFIX prefix [prefix ...] | PATTERN glob [glob ...]",
         summary: "Marks cached entries as stale: they may be served while they are loaded anew.",
         complexity: "O(N) where N is the number of tags or keys",
         handler: Handler::Waiting(expire),
@@ -83,7 +83,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "larder.remove",
         arity: -3,
-        syntax: "TAG tag [tag ...] | KEY key [key ...]",
+        syntax: "TAG tag [tag ...] | KEY key [key ...] | PREFIX prefix [prefix ...] | PATTERN glob [glob ...]",
         summary: "Removes cached entries: the next read loads them anew.",
         complexity: "O(N) where N is the number of tags or keys",
         handler: Handler::Waiting(remove),
@@ -153,7 +153,9 @@ async fn invalidate(session: &Session, arguments: &[&[u8]], reply: &mut Reply, v
     let count = match arguments[1].to_ascii_lowercase().as_slice() {
         b"tag" => invalidate_tags(session, names, verb).await,
         b"key" => invalidate_keys(session, names, verb).await,
-        _ => Err("ERR syntax error, expected TAG or KEY".to_owned()),
+        b"prefix" => invalidate_alike(session, names, Alike::Prefix, verb).await,
+        b"pattern" => invalidate_alike(session, names, Alike::Pattern, verb).await,
+        _ => Err("ERR syntax error, expected TAG, KEY, PREFIX or PATTERN".to_owned()),
     };
     match count {
         Ok(count) => reply.integer(count),
@@ -175,6 +177,44 @@ async fn invalidate_tags(session: &Session, names: &[&[u8]], verb: Verb) -> Resu
         }
     }
     Ok(caches.len() as i64)
+}
+
+/// How keys are alike.
+#[derive(Clone, Copy)]
+enum Alike {
+    Prefix,
+    Pattern,
+}
+
+/// Prefixes and patterns touch the caches whose keys can be like that. Returns how many
+/// these are.
+async fn invalidate_alike(
+    session: &Session,
+    names: &[&[u8]],
+    alike: Alike,
+    verb: Verb,
+) -> Result<i64, String> {
+    let names: Vec<&str> = names
+        .iter()
+        .map(|name| std::str::from_utf8(name))
+        .collect::<Result<_, _>>()
+        .map_err(|_| "ERR keys of caches are text in UTF-8".to_owned())?;
+    let mut count = 0;
+    for cache in session.shared.routes.caches() {
+        let mut is_touched = false;
+        for name in &names {
+            let cover = match (alike, verb) {
+                (Alike::Prefix, Verb::Expire) => cache.expire_prefix(name).await,
+                (Alike::Prefix, Verb::Remove) => cache.remove_prefix(name).await,
+                (Alike::Pattern, Verb::Expire) => cache.expire_matching(name).await,
+                (Alike::Pattern, Verb::Remove) => cache.remove_matching(name).await,
+            };
+            let cover = cover.map_err(|error| load_error(&error))?;
+            is_touched |= cover.reach != Reach::Nothing;
+        }
+        count += i64::from(is_touched);
+    }
+    Ok(count)
 }
 
 /// Keys touch the cache they belong to. Returns how many of them were cached.

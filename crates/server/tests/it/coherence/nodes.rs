@@ -6,48 +6,30 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use larder::{
-    Cache, Clock, Fleet, FleetOptions, JsonCodec, LoadContext, Loaded, Memory, Origin, Policy,
-    Result, Stores, Tier,
-};
-use larder_redis::{RedisOptions, RedisTier, Topology};
+use larder::{Clock, Tier};
+use larder_redis::{RedisOptions, Topology};
+use larder_testkit::certificates::Authority;
 use larder_testkit::history::History;
 use larder_testkit::proxy::FaultProxy;
-use larder_testkit::redis::{Cluster, RedisServer, Replicated};
+use larder_testkit::redis::{Cluster, RedisOptions as ServerOptions, RedisServer, Replicated};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+
+use super::node::{Node, Truth};
+use crate::shared_tiers::user_without;
 
 const NODES: usize = 3;
 const KEYS: u64 = 40;
 
-/// The database.
-#[derive(Clone, Default)]
-struct Truth(Arc<Mutex<HashMap<u64, u64>>>);
-
-impl Truth {
-    fn get(&self, key: u64) -> u64 {
-        self.0.lock().expect("nobody panicked").get(&key).copied().unwrap_or_default()
-    }
-
-    fn set(&self, key: u64, value: u64) {
-        self.0.lock().expect("nobody panicked").insert(key, value);
-    }
-}
-
-impl Origin<u64, u64> for Truth {
-    async fn load(&self, key: &u64, _: &LoadContext) -> Result<Loaded<u64>> {
-        // A read sees what was committed when it arrives.
-        let value = self.get(*key);
-        tokio::time::sleep(Duration::from_millis(2)).await;
-        Ok(Loaded::value(value))
-    }
-}
-
-struct Node {
-    /// What is between it and a Redis that stands alone.
-    proxy: Option<FaultProxy>,
-    fleet: Fleet,
-    cache: Cache<u64, u64>,
+/// What nodes have, and how they reach their Redis.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Setting {
+    /// Entries in Redis.
+    Plain,
+    /// Each a disk of its own as well.
+    Disk,
+    /// TLS, and a user with no right but those needed.
+    Encrypted,
 }
 
 /// How the nodes served while a fault lasted.
@@ -56,6 +38,7 @@ pub(super) struct Conduct {
     pub(super) reads: u64,
     answered: u64,
     hits: u64,
+    from_disk: u64,
     pub(super) staleness_max: Duration,
 }
 
@@ -64,11 +47,16 @@ impl Conduct {
         self.reads += other.reads;
         self.answered += other.answered;
         self.hits += other.hits;
+        self.from_disk += other.from_disk;
         self.staleness_max = self.staleness_max.max(other.staleness_max);
     }
 
     pub(super) fn available(&self) -> f64 {
         self.answered as f64 / self.reads.max(1) as f64
+    }
+
+    pub(super) fn disk_ratio(&self) -> f64 {
+        self.from_disk as f64 / self.answered.max(1) as f64
     }
 
     pub(super) fn hit_ratio(&self) -> f64 {
@@ -82,6 +70,7 @@ struct Counts {
     reads: AtomicU64,
     answered: AtomicU64,
     hits: AtomicU64,
+    from_disk: AtomicU64,
     staleness_max_nanos: AtomicU64,
 }
 
@@ -99,6 +88,9 @@ pub(super) struct Nodes {
     /// When each key's value was acknowledged last.
     acknowledged: Arc<Mutex<HashMap<u64, (u64, Instant)>>>,
     counts: Arc<Counts>,
+    setting: Setting,
+    /// Who vouches for the servers.
+    _authority: Option<Authority>,
 }
 
 /// Readers and writers.
@@ -118,16 +110,19 @@ impl Load {
 
 impl Nodes {
     /// Over a primary with a replica, each node behind a proxy of its own.
-    pub(super) async fn start(seed: u64, bound: Duration) -> Self {
-        let servers = Replicated::start(1);
+    pub(super) async fn start(seed: u64, bound: Duration, setting: Setting) -> Self {
+        let authority = (setting == Setting::Encrypted).then(Authority::new);
+        let servers = Replicated::launch(1, &server_options(authority.as_ref()));
         let (truth, mut nodes) = (Truth::default(), Vec::new());
         for number in 0..NODES {
             let seed = seed * NODES as u64 + number as u64;
             let proxy = FaultProxy::start_with_seed(servers.servers()[0].address(), seed);
-            let options = RedisOptions::new(format!("redis://{}", proxy.address()));
-            nodes.push(node(Some(proxy), options, &truth, bound).await);
+            let options = options_through(&proxy, authority.as_ref());
+            let has_disk = setting == Setting::Disk;
+            nodes.push(Node::start(Some(proxy), options, &truth, bound, has_disk).await);
         }
-        Self::of(Servers::Replicated { servers, primary: 0 }, nodes, truth)
+        let servers = Servers::Replicated { servers, primary: 0 };
+        Self { setting, _authority: authority, ..Self::of(servers, nodes, truth) }
     }
 
     /// Over a cluster of three primaries and their replicas.
@@ -139,7 +134,7 @@ impl Nodes {
             let mut options = RedisOptions::new(format!("redis://{}", addresses[0]));
             options.urls = addresses.iter().map(|at| format!("redis://{at}")).collect();
             options.topology = Topology::Cluster;
-            nodes.push(node(None, options, &truth, bound).await);
+            nodes.push(Node::start(None, options, &truth, bound, false).await);
         }
         Self::of(Servers::Cluster(servers), nodes, truth)
     }
@@ -154,6 +149,15 @@ impl Nodes {
             history,
             acknowledged: Arc::default(),
             counts: Arc::default(),
+            setting: Setting::Plain,
+            _authority: None,
+        }
+    }
+
+    /// Ends a node as `kill -9` does and starts it again, if it has a disk of before.
+    pub(super) async fn restart(&self, node: usize) {
+        if self.setting == Setting::Disk {
+            self.nodes[node].restart().await;
         }
     }
 
@@ -178,7 +182,7 @@ impl Nodes {
     pub(super) async fn can_announce(&self) -> Duration {
         let began = Instant::now();
         for node in &self.nodes {
-            while node.cache.remove(&KEYS).await.is_err() {
+            while node.live().cache.remove(&KEYS).await.is_err() {
                 assert!(began.elapsed() < Duration::from_secs(60), "it cannot be announced");
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
@@ -229,6 +233,7 @@ impl Nodes {
             reads: count(&self.counts.reads),
             answered: count(&self.counts.answered),
             hits: count(&self.counts.hits),
+            from_disk: count(&self.counts.from_disk),
             staleness_max: Duration::from_nanos(count(&self.counts.staleness_max_nanos)),
         }
     }
@@ -256,6 +261,7 @@ impl Nodes {
     ) -> impl Future<Output = ()> + Send + 'static {
         let node = Arc::clone(&self.nodes[number]);
         let (history, counts) = (self.history.clone(), Arc::clone(&self.counts));
+        let has_disk = self.setting == Setting::Disk;
         let acknowledged = Arc::clone(&self.acknowledged);
         async move {
             while !stopping.load(Ordering::Relaxed) {
@@ -263,15 +269,22 @@ impl Nodes {
                 let is_counting = counts.is_counting.load(Ordering::Relaxed);
                 let latest = acknowledged.lock().expect("nobody panicked").get(&key).copied();
                 let (read, begun) = (history.begin_read(key), Instant::now());
-                let answer = node.cache.get_or_load(&key).await;
+                let live = node.live();
+                let answer = live.cache.get_or_load(&key).await;
+                if live.has_ended() {
+                    // Nobody was there to give it to.
+                    continue;
+                }
                 let add = |counter: &AtomicU64| {
                     counter.fetch_add(u64::from(is_counting), Ordering::Relaxed);
                 };
                 add(&counts.reads);
                 if let Ok(hit) = answer {
                     add(&counts.answered);
-                    if hit.tier() == Tier::Memory {
-                        add(&counts.hits);
+                    match hit.tier() {
+                        Tier::Memory => add(&counts.hits),
+                        Tier::Store(0) if has_disk => add(&counts.from_disk),
+                        _ => {}
                     }
                     let value = hit.into_value().expect("every key has a value");
                     read.returned(value);
@@ -296,20 +309,31 @@ impl Nodes {
         let (history, truth) = (self.history.clone(), self.truth.clone());
         let acknowledged = Arc::clone(&self.acknowledged);
         async move {
-            while !stopping.load(Ordering::Relaxed) {
-                let key = random.u64(..KEYS / NODES as u64) * NODES as u64 + number as u64;
+            // What was an error where nobody lives any more who will announce it.
+            let mut unsaid: Vec<u64> = Vec::new();
+            while !stopping.load(Ordering::Relaxed) || !unsaid.is_empty() {
+                let key = unsaid.pop().unwrap_or_else(|| {
+                    random.u64(..KEYS / NODES as u64) * NODES as u64 + number as u64
+                });
                 let value = truth.get(key) + 1;
                 let write = history.begin_write(key, value);
                 truth.set(key, value);
-                match node.cache.remove(&key).await {
+                let live = node.live();
+                match live.cache.remove(&key).await {
+                    Ok(_) if live.has_ended() => unsaid.push(key),
                     Ok(_) => {
                         write.committed();
                         let now = Instant::now();
                         acknowledged.lock().expect("nobody panicked").insert(key, (value, now));
                     }
-                    // It will be announced. Nothing else is a reason not to.
-                    Err(error) => assert!(error.is_retryable(), "{error}"),
+                    // It will be announced, as long as the node lives. Nothing else is a
+                    // reason not to.
+                    Err(error) => {
+                        assert!(error.is_retryable() || live.has_ended(), "{error}");
+                        node.say_again(&live, key, &mut unsaid);
+                    }
                 }
+                unsaid.extend(node.take_unsaid());
                 tokio::time::sleep(Duration::from_millis(random.u64(10..40))).await;
             }
         }
@@ -321,12 +345,12 @@ impl Nodes {
             for key in 0..KEYS {
                 let expected = self.truth.get(key);
                 loop {
-                    let answer = node.cache.get_or_load(&key).await;
+                    let answer = node.live().cache.get_or_load(&key).await;
                     let value = answer.as_ref().ok().and_then(|hit| hit.value().copied());
                     if value == Some(expected) {
                         break;
                     }
-                    let fleets = self.nodes.iter().map(|node| node.fleet.statistics());
+                    let fleets = self.nodes.iter().map(|node| node.live().fleet.statistics());
                     assert!(
                         Instant::now() < deadline,
                         "{fault}: node {number} says {value:?} of {key}, the origin {expected}: \
@@ -344,25 +368,22 @@ fn random(seed: u64, task: usize) -> fastrand::Rng {
     fastrand::Rng::with_seed((seed << 16) | task as u64)
 }
 
-async fn node(
-    proxy: Option<FaultProxy>,
-    mut options: RedisOptions,
-    truth: &Truth,
-    bound: Duration,
-) -> Node {
-    options.response_timeout = Duration::from_millis(500);
-    options.heartbeat = Duration::from_millis(250);
-    let tier = RedisTier::connect(options).await.expect("Redis is there");
-    let fleet = FleetOptions::default().staleness_bound(bound);
-    let fleet = Fleet::join(Arc::new(tier.bus()), fleet).await.expect("it joins");
-    let stores = Stores::new(JsonCodec).store("redis", tier.store("row")).lease(tier.lease("row"));
-    let cache = Cache::builder("row")
-        .memory(Memory::entries(1000))
-        .origin(truth.clone())
-        .policy(Policy::ttl(Duration::from_secs(600)).early_refresh_beta(None))
-        .fleet(&fleet)
-        .stores(stores)
-        .build()
-        .expect("a coherent cache");
-    Node { proxy, fleet, cache }
+/// Servers that offer TLS only, and to a user with few rights, or anybody.
+fn server_options(authority: Option<&Authority>) -> ServerOptions {
+    let Some(authority) = authority else { return ServerOptions::default() };
+    ServerOptions {
+        users: vec![user_without(&[])],
+        password: Some("hunter3".to_owned()),
+        ..ServerOptions::with_tls(authority)
+    }
+}
+
+fn options_through(proxy: &FaultProxy, authority: Option<&Authority>) -> RedisOptions {
+    let Some(authority) = authority else {
+        return RedisOptions::new(format!("redis://{}", proxy.address()));
+    };
+    let mut options = RedisOptions::new(format!("rediss://app@{}", proxy.address()));
+    options.password = Some("hunter2".to_owned());
+    options.ca_file = Some(authority.certificate().to_owned());
+    options
 }

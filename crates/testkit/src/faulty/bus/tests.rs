@@ -46,7 +46,7 @@ fn a_message_lost_in_the_middle_is_told_before_the_next() {
         let first = publish(&one, 1).await;
         let second = publish(&one, 2).await;
         let lost = news(&mut of_two).await;
-        let BusEvent::Lost { head, version } = lost else { panic!("{lost:?}") };
+        let BusEvent::Lost { head, version, .. } = lost else { panic!("{lost:?}") };
         assert!(version >= first && head.sequence == 1);
         let message = news(&mut of_two).await;
         assert!(matches!(message, BusEvent::Message(message) if message.version == second));
@@ -68,7 +68,7 @@ fn only_the_heartbeat_tells_that_the_last_message_was_lost() {
         let lost = ear.next().await;
         assert!(start.elapsed() >= HEARTBEAT / 2, "there is nothing else to notice it by");
         let head = BusPosition { epoch: 1, sequence: 1 };
-        assert_eq!(lost, Some(BusEvent::Lost { head, version }));
+        assert_eq!(lost, Some(BusEvent::Lost { head, version, is_intact: true }));
         assert!(matches!(ear.next().await, Some(BusEvent::Current { .. })), "it goes on");
     });
 }
@@ -102,7 +102,7 @@ fn a_new_epoch_a_trimmed_stream_and_a_reconnect_are_told() {
         one.change_epoch();
         let begun = Version::new(known.get() + EPOCH_STEP);
         let head = BusPosition { epoch: 2, sequence: 0 };
-        assert_eq!(news(&mut ear).await, BusEvent::Lost { head, version: begun });
+        assert_eq!(news(&mut ear).await, BusEvent::Lost { head, version: begun, is_intact: false });
         assert_eq!((publish(&one, 2).await, one.announced()), (begun.above(), 1), "it forgot");
         key_of(&news(&mut ear).await);
 

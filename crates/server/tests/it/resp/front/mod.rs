@@ -1,6 +1,7 @@
 //! The door in front of an existing Redis: the same answers, reads from memory,
 //! and never an old one.
 
+mod cluster;
 mod coherence;
 mod differential;
 mod dropin;
@@ -8,6 +9,7 @@ mod imitation;
 mod outage;
 mod own_connection;
 mod pipelines;
+mod sentinel;
 mod stalled;
 mod surroundings;
 

@@ -13,7 +13,12 @@ use super::{
 };
 
 /// Everything that comes of a pipeline that arrives in pieces of this size.
-fn rest(address: std::net::SocketAddr, pipeline: &[u8], piece: usize, count: usize) -> String {
+pub(super) fn rest(
+    address: std::net::SocketAddr,
+    pipeline: &[u8],
+    piece: usize,
+    count: usize,
+) -> String {
     let mut client = Client::connect(address);
     for piece in pipeline.chunks(piece) {
         client.send(piece);
@@ -51,13 +56,13 @@ const COMMANDS: [&str; 27] = [
     "SELECT 0",
 ];
 
-fn command(line: &str) -> Vec<u8> {
+pub(super) fn command(line: &str) -> Vec<u8> {
     let words: Vec<String> = line.split(' ').map(|word| word.replace('\u{a0}', " ")).collect();
     encode(&words)
 }
 
 /// Each case opens a door: few of them, unless more are asked for.
-fn cases() -> u32 {
+pub(super) fn cases() -> u32 {
     let asked = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
     asked.map_or(24, |cases: u32| cases.min(1000))
 }
