@@ -15,7 +15,12 @@ use super::{Client, counted, eventually, open_front, wait_for, warm};
 
 /// A door in front of a cluster, once it answers from memory.
 fn front_of(cluster: &Cluster) -> Door {
-    let url = format!("redis://{}", cluster.servers()[0].address());
+    front_at(cluster.servers()[0].address())
+}
+
+/// The same, found at this address.
+fn front_at(address: std::net::SocketAddr) -> Door {
+    let url = format!("redis://{address}");
     let upstream = UpstreamOptions::parse(&url).expect("it is a URL");
     let door = open_front(upstream, std::sync::Arc::new(super::NoCaches), |front| {
         front.topology = FrontTopology::Cluster;

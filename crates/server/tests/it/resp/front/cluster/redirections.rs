@@ -1,9 +1,10 @@
 //! Slots move, and clients do not notice.
 
-use larder_testkit::redis::{Cluster, SLOTS};
+use larder_testkit::proxy::Direction;
+use larder_testkit::redis::{Cluster, RedisOptions, SLOTS};
 
 use super::super::super::{encode, text};
-use super::{Client, counted, eventually, front_of, key_of, warm};
+use super::{Client, counted, eventually, front_at, front_of, key_of, warm};
 
 #[test]
 fn a_slot_that_moves_is_followed() {
@@ -141,4 +142,42 @@ fn a_server_that_joins_is_listened_to_before_it_has_slots() {
     assert_eq!(warm(&door, &mut client, &key), "$1\r\n1\r\n");
     cluster.servers()[0].command(&["SET", &key, "2"]);
     eventually("the write", || client.ask(&format!("GET {key}")) == "$1\r\n2\r\n");
+}
+
+/// A command whose reply is lost may have been done: it is told, and not sent
+/// again.
+#[test]
+fn a_command_whose_reply_is_lost_is_not_sent_twice() {
+    let cluster = Cluster::launch_behind_proxies(&RedisOptions::default());
+    let door = front_at(cluster.addresses()[0]);
+    let mut client = Client::connect(door.address());
+    let (server, proxy) = (&cluster.servers()[1], cluster.proxy(1));
+    let number = format!("{{{}}}n", key_of(1));
+    let queue = format!("{{{}}}queue", key_of(1));
+    assert_eq!(client.ask(&format!("INCR {number}")), ":1\r\n");
+    client.ask(&format!("RPUSH {queue} a b c"));
+    let lose = |client: &mut Client, command: &str, is_done: &dyn Fn() -> bool| {
+        // So that a connection of each kind is there.
+        eventually("it is reached", || client.ask(&format!("GET {number}")).starts_with('$'));
+        let none = format!("BLPOP {{{}}}none 0.01", key_of(1));
+        eventually("it is reached", || client.ask(&none) == "*-1\r\n");
+        proxy.all().stall(Direction::ToClient);
+        client.send_command(&command.split(' ').collect::<Vec<_>>());
+        eventually("it is done", is_done);
+        proxy.all().reset();
+        proxy.all().lift();
+        let reply = text(&client.reply());
+        assert!(reply.starts_with("-UNAVAILABLE"), "{command}: {reply}");
+    };
+    let incremented = || server.command(&["GET", &number]).text() == "2";
+    lose(&mut client, &format!("INCR {number}"), &incremented);
+    let popped = || server.command(&["LLEN", &queue]).integer() == 2;
+    lose(&mut client, &format!("BLPOP {queue} 1"), &popped);
+    let mut again = String::new();
+    eventually("it is reached again", || {
+        again = client.ask(&format!("INCR {number}"));
+        !again.starts_with('-')
+    });
+    assert_eq!(again, ":3\r\n");
+    assert_eq!(server.command(&["LLEN", &queue]).integer(), 2);
 }
