@@ -4,6 +4,7 @@
 mod batches;
 mod faults;
 mod fencing;
+mod journal;
 mod kill;
 mod letters;
 mod restarts;
