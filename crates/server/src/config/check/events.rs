@@ -249,7 +249,7 @@ mod tests {
             ),
             (
                 "[[on]]\nevent = \"e\"\ntags = [\"a\"]\nmode = \"gradual\"\n",
-                "its options are event, keys",
+                "[on.0] has no option `mode`",
             ),
             (
                 "[[schedule]]\nname = \"a\"\ncron = \"61 * * * *\"\nzone = \"UTC\"\ntags = [\"a\"]\n",
