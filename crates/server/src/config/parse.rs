@@ -100,6 +100,16 @@ fn remove_where(table: &mut DeTable<'_>, test: SpanTest<'_>) -> Option<Vec<Strin
             path.insert(0, key.get_ref().to_string());
             return Some(path);
         }
+        if let DeValue::Array(items) = value.get_mut() {
+            for (index, item) in items.iter_mut().enumerate() {
+                if let DeValue::Table(inner) = item.get_mut()
+                    && let Some(path) = remove_where(inner, test)
+                {
+                    let start = [key.get_ref().to_string(), index.to_string()];
+                    return Some(start.into_iter().chain(path).collect());
+                }
+            }
+        }
     }
     let found = table.iter().find(|(key, value)| test(key.span(), value.span()));
     let key = found.map(|(key, _)| key.clone())?;

@@ -247,7 +247,10 @@ mod tests {
                 "[[on]]\nevent = \"e\"\ncaches = [\"portfolio\"]\ngradual = \"30s\"\n",
                 "stale_while_revalidate = \"30s\"",
             ),
-            ("[[on]]\nevent = \"e\"\ntags = [\"a\"]\nmode = \"gradual\"\n", "has no option `mode`"),
+            (
+                "[[on]]\nevent = \"e\"\ntags = [\"a\"]\nmode = \"gradual\"\n",
+                "[on.0] has no option `mode`",
+            ),
             (
                 "[[schedule]]\nname = \"a\"\ncron = \"61 * * * *\"\nzone = \"UTC\"\ntags = [\"a\"]\n",
                 "no cron expression",
