@@ -20,4 +20,5 @@ mod resp;
 mod running;
 mod serve;
 mod shared_tiers;
+mod through;
 mod writes;

@@ -74,7 +74,7 @@ impl Database {
     /// Stops it for a moment, if it can be.
     fn restart(&mut self) {
         if let Self::Postgres(postgres) = self {
-            postgres.stop();
+            postgres.kill();
             postgres.start();
         }
     }
@@ -87,9 +87,7 @@ impl Database {
     async fn rows(&self, table: &str, column: &str) -> Vec<String> {
         let sql = format!("SELECT CAST({column} AS TEXT) FROM {table} ORDER BY id");
         match self {
-            Self::Postgres(postgres) => {
-                postgres.execute(&sql).lines().map(str::to_owned).collect()
-            }
+            Self::Postgres(postgres) => postgres.execute(&sql).lines().map(str::to_owned).collect(),
             Self::Sqlite(path) => {
                 use sqlx::ConnectOptions;
                 let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
@@ -149,8 +147,9 @@ impl Ledger {
         let text = format!("note-{}", self.next.fetch_add(1, Ordering::Relaxed));
         let row = format!("{{\"id\":{id},\"text\":\"{text}\"}}");
         let write = self.notes.begin_write(id, text.clone());
-        let set = redis::cmd("SET").arg(format!("note:{id}")).arg(row).query_async::<()>(redis);
-        match outcome(set.await) {
+        let mut set = redis::cmd("SET");
+        let set = set.arg(format!("note:{id}")).arg(row).query_async::<()>(redis).await;
+        match outcome(set) {
             Told::Done => {
                 write.committed();
                 self.writes.fetch_add(1, Ordering::Relaxed);
@@ -289,9 +288,9 @@ enum Blow {
 async fn proof(directory: &Path, mut database: Database, rounds: usize) {
     let config = directory.join("larder.toml");
     let text = format!(
-        "[origins.ledger]\nurl = \"{}\"\n\n[disk]\npath = \"{}\"\n\n\
-         [caches.note]\ntable = \"note\"\nwrite = {}\nttl = \"1h\"\n\n\
-         [caches.counter]\ntable = \"counter\"\nwrite = {}\nttl = \"1h\"\n",
+        "[origins.ledger]\nurl = \"{}\"\n\n[disk]\ndirectory = \"{}\"\n\n\
+         [caches.note]\ntable = \"note\"\nwrite = {{}}\nttl = \"1h\"\n\n\
+         [caches.counter]\ntable = \"counter\"\nwrite = {{}}\nttl = \"1h\"\n",
         database.url(),
         directory.join("cache").display(),
     );
@@ -315,7 +314,8 @@ async fn proof(directory: &Path, mut database: Database, rounds: usize) {
             .collect();
         tokio::time::sleep(Duration::from_millis(fastrand::u64(100..500))).await;
         if blow != Blow::DatabaseStopped {
-            server.kill();
+            server.signal("KILL");
+            server.wait();
         }
         if blow != Blow::ServerKilled {
             // In the middle of whatever it does.

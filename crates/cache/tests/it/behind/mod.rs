@@ -8,6 +8,7 @@ mod journal;
 mod kill;
 mod letters;
 mod restarts;
+mod sqlite;
 mod view;
 
 use std::sync::Arc;
