@@ -288,7 +288,7 @@ enum Blow {
 async fn proof(directory: &Path, mut database: Database, rounds: usize) {
     let config = directory.join("larder.toml");
     let text = format!(
-        "[origins.ledger]\nurl = \"{}\"\n\n[disk]\ndirectory = \"{}\"\n\n\
+        "[origins.ledger]\nurl = \"{}\"\n\n[origins.ledger.breaker]\nopen = \"100ms\"\n\n[disk]\ndirectory = \"{}\"\n\n\
          [caches.note]\ntable = \"note\"\nwrite = {{}}\nttl = \"1h\"\n\n\
          [caches.counter]\ntable = \"counter\"\nwrite = {{}}\nttl = \"1h\"\n",
         database.url(),
