@@ -3,9 +3,11 @@
 
 use super::*;
 
-/// What happens to the bus while the process hears nothing, before the stream is
-/// trimmed, and whether what the shared store has of before is an answer then.
-const WAYS: [(&str, fn(&World), bool); 4] = [
+/// A name, what happens to the bus while the process hears nothing, before the stream
+/// is trimmed, and whether what the shared store has of before is an answer then.
+type Way = (&'static str, fn(&World), bool);
+
+const WAYS: [Way; 4] = [
     ("nothing else", |_| {}, true),
     ("another epoch", |world| world.bus.change_epoch(), false),
     (
