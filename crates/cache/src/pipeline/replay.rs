@@ -121,8 +121,6 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
                         untold = 0;
                     }
                 }
-                // In one that has nothing there is nothing to be in doubt about.
-                Replayed::Lost(_) if past.newest == Version::ZERO => {}
                 Replayed::Lost(version) => {
                     tracing::warn!(
                         cache = self.name, store = tier.name(), %version,

@@ -254,3 +254,14 @@ async fn a_course_of_events_without_faults_is_answered_from_disk() {
     events.extend((0..8).map(read));
     assert_eq!(run(events, false).await, 8);
 }
+
+/// What was loaded before anything was announced has the lowest version that there is,
+/// and is in doubt like all else.
+#[tokio::test(start_paused = true)]
+async fn what_is_on_disk_from_before_the_first_change_is_in_doubt_once_history_is_lost() {
+    let read = Event::Read { by_other: false, user: 0 };
+    let clear = Event::Clear { by_other: true };
+    let end = Event::End { is_killed: false };
+    let events = vec![Event::Stall, read, Event::Trim, clear, Event::Trim, end];
+    run(events, false).await;
+}

@@ -376,7 +376,7 @@ fn invalidation_by_key_and_by_tag() {
     assert_eq!(client.ask("TTL product:1"), ":-2\r\n");
     for (line, error) in [
         ("LARDER.REMOVE KEY plain", "-ERR 'plain' belongs to no cache; use DEL for plain keys\r\n"),
-        ("LARDER.REMOVE ROW 5", "-ERR syntax error, expected TAG or KEY\r\n"),
+        ("LARDER.REMOVE ROW 5", "-ERR syntax error, expected TAG, KEY, PREFIX or PATTERN\r\n"),
         ("LARDER.CLEAR none", "-ERR there is no cache 'none'; caches: product, order\r\n"),
         ("LARDER.STATS none", "-ERR there is no cache 'none'; caches: product, order\r\n"),
         ("LARDER.REMOVE KEY", "-ERR wrong number of arguments for 'larder.remove' command\r\n"),
