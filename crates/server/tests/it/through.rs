@@ -285,6 +285,7 @@ enum Blow {
     Both,
 }
 
+#[allow(clippy::print_stdout, reason = "a proof tells what it has judged")]
 async fn proof(directory: &Path, mut database: Database, rounds: usize) {
     let config = directory.join("larder.toml");
     let text = format!(
