@@ -51,7 +51,7 @@ pub struct DiskOptions {
 pub enum Durability {
     /// What was acknowledged survives the end of the process, kill -9 too. A
     /// power loss may take the last seconds, invalidations included: only a bus
-    /// whose messages are replayed from [`larder_core::Store::position`] brings
+    /// whose messages are replayed from [`larder_core::Store::heard`] brings
     /// them back.
     #[default]
     SurvivesKill,
