@@ -8,7 +8,6 @@ mod journal;
 mod kill;
 mod letters;
 mod restarts;
-mod sqlite;
 mod view;
 
 use std::sync::Arc;
