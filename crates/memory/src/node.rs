@@ -1,6 +1,7 @@
 use std::borrow::Borrow;
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::hint::black_box;
 use std::ops::Deref;
 use std::time::Duration;
 
@@ -63,6 +64,14 @@ impl<K, V> Node<K, V> {
         // Acquire: who found the node alive may have expired it as well.
         self.checked_at.load(Ordering::Acquire) == invalidations
             && now.as_nanos() < self.quiet_until.load(Ordering::Relaxed)
+    }
+
+    /// Has the processor bring the cache line of the value while it waits for the bytes
+    /// of the key: the count of references is raised by a locked instruction, which no
+    /// load passes.
+    #[inline]
+    fn fetch_value(&self) {
+        black_box(self.entry.value.as_option().is_some());
     }
 
     #[inline]
@@ -307,6 +316,7 @@ impl<Q: Hash + ?Sized> Hash for Lookup<'_, Q> {
 impl<K: Borrow<Q>, V, Q: Eq + ?Sized> Equivalent<Handle<K, V>> for Lookup<'_, Q> {
     #[inline]
     fn equivalent(&self, handle: &Handle<K, V>) -> bool {
+        handle.fetch_value();
         handle.key.borrow() == self.0
     }
 }
