@@ -78,6 +78,27 @@ async fn what_was_written_is_invalidated_by_its_tags_and_by_what_it_depends_on()
     }
 }
 
+/// A statement may leave rows of a list, and a list without rows is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_was_removed_is_what_the_database_has_of_it() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let list = "[caches.albums_of_artist.write]\n\
+                remove = \"DELETE FROM album WHERE artist_id = :artist_id AND updated_at IS NULL\"\n";
+    let path = configured(directory.path(), |text| format!("{text}\n{list}")).await;
+    let server = Running::start(directory.path(), &["--config", &path]);
+    let mut redis = server.redis().await;
+    for (words, answer) in [
+        (
+            ["GET", "artist:3:albums"],
+            r#"[{"id":7,"title":"Kind of Blue"},{"id":8,"title":"Milestones"}]"#,
+        ),
+        (["DEL", "artist:3:albums"], "int(1)"),
+        (["GET", "artist:3:albums"], r#"[{"id":7,"title":"Kind of Blue"}]"#),
+    ] {
+        assert_eq!(ask(&mut redis, &words).await, answer, "{words:?}");
+    }
+}
+
 #[tokio::test]
 async fn what_the_database_says_of_a_statement_stands_at_its_place() {
     let directory = tempfile::tempdir().expect("a temporary directory");
