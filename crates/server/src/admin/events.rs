@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::answer::Failure;
 use super::extract::{Path, Query};
+use crate::events::UNDER_WAY;
 use crate::serve::Server;
 
 /// What a request may say besides its data.
@@ -59,6 +60,7 @@ pub(super) async fn accept(
             "rules": rules, "keys": keys, "tags": tags, "caches": caches,
         }))),
         Ok(Verdict::Repeated) => Ok(Json(json!({ "outcome": "repeated" }))),
+        Ok(Verdict::UnderWay) => Err(Failure::unavailable(&UNDER_WAY)),
         Err(error) if error.kind() == ErrorKind::InvalidInput => Err(refuse(&error)),
         Err(error) => Err(Failure::unavailable(&error)),
     }
