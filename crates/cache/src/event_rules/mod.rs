@@ -143,6 +143,19 @@ pub struct EventRulesBuilder {
 /// A name is no longer than this, nor an id.
 const NAME_BYTES_MAX: usize = 256;
 
+/// The JSON of an event is no longer than this: read, it takes many times as much.
+pub const EVENT_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+fn check_size(text: &[u8]) -> Result<()> {
+    if text.len() <= EVENT_BYTES_MAX {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::InvalidInput, "an event is too large")
+        .with("bytes", text.len())
+        .with("limit", EVENT_BYTES_MAX)
+        .remedy("send what the rules need of it, or send it in parts"))
+}
+
 impl Event {
     /// An event without an id: each time it is sent it is acted upon.
     pub fn new(name: &str, data: Value) -> Self {
@@ -152,8 +165,10 @@ impl Event {
     /// An event whose data is JSON text.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] where it is not.
+    /// [`ErrorKind::InvalidInput`] where it is not, and for more than
+    /// [`EVENT_BYTES_MAX`].
     pub fn from_json(name: &str, text: &[u8]) -> Result<Self> {
+        check_size(text)?;
         let data = serde_json::from_slice(text).map_err(|error| {
             Error::new(ErrorKind::InvalidInput, "the event's data is no JSON")
                 .with("event", name)
@@ -165,8 +180,9 @@ impl Event {
     /// One event in JSON, as CloudEvents writes it: `type` or `event`, `id` and `data`.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] for what is no such thing.
+    /// As [`Event::from_json`].
     pub fn from_envelope(text: &[u8]) -> Result<Self> {
+        check_size(text)?;
         let wrong = |what| Error::new(ErrorKind::InvalidInput, what);
         let remedy = "send {\"type\": \"trade.executed\", \"id\": \"…\", \"data\": {…}}";
         let envelope: Value = serde_json::from_slice(text)

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use larder::event_rules::{
-    CLAIM_FOR, CacheSet, Event, EventRule, EventRules, EventTargets, Touched, Verdict,
+    CLAIM_FOR, CacheSet, EVENT_BYTES_MAX, Event, EventRule, EventRules, EventTargets, Touched,
+    Verdict,
 };
 use larder::{Cache, ErrorKind, Result};
 use larder_core::BoxFuture;
@@ -125,6 +126,16 @@ async fn events_come_in_envelopes() {
     for text in [&b"{"[..], b"[]", b"{}", br#"{"type":7}"#, b"\xff"] {
         let error = Event::from_envelope(text).expect_err("no event");
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    }
+    let large = format!("[{}0]", "0,".repeat((EVENT_BYTES_MAX - 3) / 2));
+    assert!(Event::from_json("a", large.as_bytes()).is_ok(), "just as large as it may be");
+    for refused in [
+        Event::from_json("a", format!("  {large}").as_bytes()),
+        Event::from_envelope(format!("{{\"type\":\"a\",\"data\":{large}}}").as_bytes()),
+    ] {
+        let error = refused.expect_err("it is too large");
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.to_string().contains("too large"), "{error}");
     }
     let bank = Bank::open(None).await;
     for event in [Event::new("", Value::Null), Event::new(&"x".repeat(300), Value::Null)] {

@@ -25,7 +25,7 @@ pub(super) struct EventQuery {
     preview: bool,
 }
 
-/// Acts upon an event, whose data is the body: JSON of up to two megabytes. Its id is
+/// Acts upon an event, whose data is the body: JSON of up to [`larder::event_rules::EVENT_BYTES_MAX`]. Its id is
 /// that of the query, or the header `ce-id` of CloudEvents.
 pub(super) async fn accept(
     State(server): State<Arc<Server>>,
