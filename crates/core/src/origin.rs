@@ -2,8 +2,8 @@ use std::future::Future;
 use std::pin::Pin;
 
 use crate::{
-    Action, BatchError, Error, ErrorKind, Expected, LaneMark, LoadContext, Loaded, Result, Version,
-    Write, WriteAbilities, Written,
+    Action, BatchError, Error, ErrorKind, Expected, LaneMark, LoadContext, Loaded, Outcome, Result,
+    Value, Version, Write, WriteAbilities, Written,
 };
 
 /// A boxed future that can be sent between threads.
@@ -165,6 +165,16 @@ where
         async { Err(no_transactions()) }
     }
 
+    /// What [`Origin::load`] would say of this value, which a write of the key has just
+    /// committed: its tags, for how long it holds, whether it is to be kept. The default
+    /// says nothing of it; an origin whose loads say something says the same here, or
+    /// what was written would be kept where no invalidation of a tag reaches it. Called
+    /// for each write whose value is kept: asks nobody.
+    fn committed(&self, key: &K, value: Value<V>) -> Loaded<V> {
+        let _ = key;
+        Loaded { outcome: Outcome::Found(value), ..Loaded::absent() }
+    }
+
     /// The version of the key now, by a probe that is cheaper than a load.
     /// `None` if the origin has no such probe.
     fn validator(&self, key: &K) -> impl Future<Output = Result<Option<Version>>> + Send {
@@ -216,6 +226,8 @@ pub trait DynOrigin<K, V>: Send + Sync + 'static {
         journal: &'a str,
         lane: u16,
     ) -> BoxFuture<'a, Result<Option<LaneMark>>>;
+    /// [`Origin::committed`].
+    fn committed(&self, key: &K, value: Value<V>) -> Loaded<V>;
     /// [`Origin::validator`].
     fn validator<'a>(&'a self, key: &'a K) -> BoxFuture<'a, Result<Option<Version>>>;
 }
@@ -276,6 +288,10 @@ where
         lane: u16,
     ) -> BoxFuture<'a, Result<Option<LaneMark>>> {
         Box::pin(Origin::applied(self, journal, lane))
+    }
+
+    fn committed(&self, key: &K, value: Value<V>) -> Loaded<V> {
+        Origin::committed(self, key, value)
     }
 
     fn validator<'a>(&'a self, key: &'a K) -> BoxFuture<'a, Result<Option<Version>>> {

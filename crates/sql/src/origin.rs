@@ -208,6 +208,16 @@ impl Origin<Key, Bytes> for SqlOrigin {
         self.engines.applied(journal, lane).await
     }
 
+    /// A list is not kept: its statement may leave rows of it, and no rows are an empty
+    /// list.
+    fn committed(&self, _: &Key, value: Value<Bytes>) -> Loaded<Bytes> {
+        let outcome = match self.plan.is_list() {
+            true => Outcome::DontCache(value),
+            false => Outcome::Found(value),
+        };
+        Loaded { outcome, ..Loaded::absent() }
+    }
+
     /// One statement to the primary that reads the version column by key; of a
     /// declared query the query itself. `None` without a version column, and for
     /// a key that is not there.

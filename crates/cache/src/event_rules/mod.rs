@@ -27,15 +27,17 @@ mod template;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use larder_core::{BoxFuture, DynLease, Error, ErrorKind, Key, LeaseGrant, LeaseToken, Result};
+use larder_core::{
+    BoxFuture, Clock, DynLease, Error, ErrorKind, Key, LeaseGrant, LeaseToken, Result,
+};
 use parking_lot::Mutex;
 use serde_json::Value;
 
 pub use cache_set::CacheSet;
-use remembered::Remembered;
+use remembered::{Begun, Remembered};
 pub use rule::{EventRule, FAN_OUT_MAX, Touched};
 pub use template::{Template, TemplateError};
 
@@ -79,7 +81,14 @@ pub enum Verdict {
     },
     /// One with this id was accepted before: nothing was done.
     Repeated,
+    /// One with this id is being acted upon at this moment, here or by another process:
+    /// nothing was done. Who sends it again learns what became of it; a process that
+    /// ends meanwhile leaves it to whoever is told of it [`CLAIM_FOR`] later.
+    UnderWay,
 }
+
+/// For so long nobody else acts upon an event that a process has begun to act upon.
+pub const CLAIM_FOR: Duration = Duration::from_secs(20);
 
 /// What rules have done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -89,7 +98,7 @@ pub struct EventStatistics {
     pub applied: u64,
     /// Events that no rule is about, or whose conditions did not hold.
     pub ignored: u64,
-    /// Events whose id was known.
+    /// Events whose id was known, or that were under way.
     pub repeated: u64,
     /// Events that were no such thing: bad JSON, a member missing.
     pub refused: u64,
@@ -107,6 +116,7 @@ struct Shared {
     remembered: Mutex<Remembered>,
     remember_for: Duration,
     lease: Option<Arc<dyn DynLease>>,
+    clock: Clock,
     counts: Counts,
 }
 
@@ -127,10 +137,24 @@ pub struct EventRulesBuilder {
     remember_for: Duration,
     remember_most: usize,
     lease: Option<Arc<dyn DynLease>>,
+    clock: Clock,
 }
 
 /// A name is no longer than this, nor an id.
 const NAME_BYTES_MAX: usize = 256;
+
+/// The JSON of an event is no longer than this: read, it takes many times as much.
+pub const EVENT_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+fn check_size(text: &[u8]) -> Result<()> {
+    if text.len() <= EVENT_BYTES_MAX {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::InvalidInput, "an event is too large")
+        .with("bytes", text.len())
+        .with("limit", EVENT_BYTES_MAX)
+        .remedy("send what the rules need of it, or send it in parts"))
+}
 
 impl Event {
     /// An event without an id: each time it is sent it is acted upon.
@@ -141,8 +165,10 @@ impl Event {
     /// An event whose data is JSON text.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] where it is not.
+    /// [`ErrorKind::InvalidInput`] where it is not, and for more than
+    /// [`EVENT_BYTES_MAX`].
     pub fn from_json(name: &str, text: &[u8]) -> Result<Self> {
+        check_size(text)?;
         let data = serde_json::from_slice(text).map_err(|error| {
             Error::new(ErrorKind::InvalidInput, "the event's data is no JSON")
                 .with("event", name)
@@ -154,8 +180,9 @@ impl Event {
     /// One event in JSON, as CloudEvents writes it: `type` or `event`, `id` and `data`.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] for what is no such thing.
+    /// As [`Event::from_json`].
     pub fn from_envelope(text: &[u8]) -> Result<Self> {
+        check_size(text)?;
         let wrong = |what| Error::new(ErrorKind::InvalidInput, what);
         let remedy = "send {\"type\": \"trade.executed\", \"id\": \"…\", \"data\": {…}}";
         let envelope: Value = serde_json::from_slice(text)
@@ -199,6 +226,7 @@ impl EventRules {
             remember_for: Duration::from_secs(600),
             remember_most: 100_000,
             lease: None,
+            clock: Clock::monotonic(),
         }
     }
 
@@ -227,7 +255,9 @@ impl EventRules {
     }
 
     /// Acts upon an event: all of what its rules say, or an error. Costs what the
-    /// invalidations do, and a round trip for its id where processes share leases.
+    /// invalidations do, and three round trips for its id where processes share leases.
+    ///
+    /// Needs a tokio runtime.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] for an event that is not what the rules need:
@@ -235,14 +265,14 @@ impl EventRules {
     /// [`crate::Cache::invalidate`]: it is to be sent again.
     ///
     /// # Cancel safety
-    /// A dropped call may have done a part.
+    /// What has begun goes on to its end, whether anybody waits for it or not.
     pub async fn accept(&self, event: &Event) -> Result<Verdict> {
         let counts = &self.0.counts;
         let verdict = self.0.accept(event).await;
         let counter = match &verdict {
             Ok(Verdict::Applied { rules: 0, .. }) => &counts.ignored,
             Ok(Verdict::Applied { .. }) => &counts.applied,
-            Ok(Verdict::Repeated) => &counts.repeated,
+            Ok(Verdict::Repeated | Verdict::UnderWay) => &counts.repeated,
             Err(error) if error.kind() == ErrorKind::InvalidInput => &counts.refused,
             Err(_) => &counts.failed,
         };
@@ -275,63 +305,116 @@ impl Shared {
         Ok(touched)
     }
 
-    async fn accept(&self, event: &Event) -> Result<Verdict> {
+    /// In a task of its own: an event whose caller leaves must not be known and half
+    /// done.
+    async fn accept(self: &Arc<Self>, event: &Event) -> Result<Verdict> {
         let touched = self.touched(event)?;
-        let mut verdict = (touched.len(), 0, 0, 0);
         if touched.is_empty() {
             return Ok(Verdict::Applied { rules: 0, keys: 0, tags: 0, caches: 0 });
         }
-        let Some(claim) = self.claim(event).await else { return Ok(Verdict::Repeated) };
+        let name = event.id.as_ref().map(|id| format!("event:{}:{id}", event.name));
+        let acting = tokio::spawn(Arc::clone(self).act(name, touched));
+        let done = acting.await.unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Panicked, "what an event invalidates was cut short")
+                .remedy("send it again"))
+        });
+        done.map_err(|error| error.with("event", &event.name))
+    }
+
+    async fn act(self: Arc<Self>, name: Option<String>, touched: Vec<Touched>) -> Result<Verdict> {
+        let claim = match name {
+            None => None,
+            Some(name) => match self.claim(name).await {
+                Ok(claim) => Some(claim),
+                Err(verdict) => return Ok(verdict),
+            },
+        };
+        let mut verdict = (touched.len(), 0, 0, 0);
         for it in touched {
             verdict.1 += it.keys.len();
             verdict.2 += it.tags.len();
             verdict.3 += it.caches.len();
             if let Err(error) = self.targets.invalidate(it).await {
-                self.give_back(claim).await;
-                return Err(error.with("event", &event.name));
+                if let Some(claim) = &claim {
+                    claim.release().await;
+                }
+                return Err(error);
             }
+        }
+        if let Some(claim) = claim {
+            claim.keep().await;
         }
         let (rules, keys, tags, caches) = verdict;
         Ok(Verdict::Applied { rules, keys, tags, caches })
     }
 
-    /// Remembers an event's id, here and where others see it. `None`: it is known.
-    async fn claim(&self, event: &Event) -> Option<Claim> {
-        let Some(id) = &event.id else { return Some(Claim::default()) };
-        let name = format!("event:{}:{id}", event.name);
-        if !self.remembered.lock().note(&name, Instant::now()) {
-            return None;
+    /// Takes an event's id, here and where others see it, unless it is known.
+    async fn claim(self: &Arc<Self>, name: String) -> Result<Claim, Verdict> {
+        match self.remembered.lock().begin(&name, self.clock.now()) {
+            Begun::First => {}
+            Begun::UnderWay => return Err(Verdict::UnderWay),
+            Begun::Done => return Err(Verdict::Repeated),
         }
-        let mut claim = Claim { name: Some(name.clone()), token: None };
-        if let Some(lease) = &self.lease {
-            let key = [Key::new(&name)];
-            // One that cannot be asked does not keep an event from taking effect: that
-            // it does so twice is harmless.
-            match lease.acquire_many(&key, self.remember_for).await.map(|it| it.into_iter().next())
-            {
-                Ok(Some(LeaseGrant::Held(_))) => return None,
-                Ok(Some(LeaseGrant::Granted(token))) => claim.token = Some(token),
-                Ok(None) => {}
-                Err(error) => tracing::debug!(%error, "an event's id is known here only"),
+        let mut claim = Claim { shared: Arc::clone(self), name, token: None };
+        // One that cannot be asked does not keep an event from taking effect: that it
+        // does so twice is harmless.
+        match claim.acquire(CLAIM_FOR).await {
+            Some(LeaseGrant::Granted(token)) => claim.token = Some(token),
+            // What is done is remembered for longer.
+            Some(LeaseGrant::Held(left)) if left <= CLAIM_FOR => return Err(Verdict::UnderWay),
+            Some(LeaseGrant::Held(_)) => {
+                claim.note_done();
+                return Err(Verdict::Repeated);
             }
+            None => {}
         }
-        Some(claim)
+        Ok(claim)
+    }
+}
+
+/// An event that is being acted upon. Dropped, it is to be sent again.
+struct Claim {
+    shared: Arc<Shared>,
+    name: String,
+    token: Option<LeaseToken>,
+}
+
+impl Claim {
+    /// Others learn that it is done, for as long as it is remembered.
+    async fn keep(self) {
+        self.note_done();
+        if self.token.is_some() {
+            self.release().await;
+            let _ = self.acquire(self.shared.remember_for + CLAIM_FOR).await;
+        }
     }
 
-    /// It is to be sent again.
-    async fn give_back(&self, claim: Claim) {
-        let Some(name) = claim.name else { return };
-        self.remembered.lock().forget(&name);
-        if let (Some(lease), Some(token)) = (&self.lease, claim.token) {
-            let _ = lease.release_many(&[(Key::new(&name), token)]).await;
+    fn note_done(&self) {
+        self.shared.remembered.lock().end(&self.name);
+    }
+
+    async fn acquire(&self, duration: Duration) -> Option<LeaseGrant> {
+        let key = [Key::new(&self.name)];
+        match self.shared.lease.as_ref()?.acquire_many(&key, duration).await {
+            Ok(grants) => grants.into_iter().next(),
+            Err(error) => {
+                tracing::debug!(%error, "an event's id is known here only");
+                None
+            }
+        }
+    }
+
+    async fn release(&self) {
+        if let (Some(lease), Some(token)) = (&self.shared.lease, self.token) {
+            let _ = lease.release_many(&[(Key::new(&self.name), token)]).await;
         }
     }
 }
 
-#[derive(Default)]
-struct Claim {
-    name: Option<String>,
-    token: Option<LeaseToken>,
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.shared.remembered.lock().give_back(&self.name);
+    }
 }
 
 impl EventRulesBuilder {
@@ -355,6 +438,12 @@ impl EventRulesBuilder {
         self
     }
 
+    /// What tells for how long ids are remembered. Default: the monotonic clock.
+    pub fn clock(mut self, clock: impl Into<Clock>) -> Self {
+        self.clock = clock.into();
+        self
+    }
+
     /// The rules.
     #[must_use]
     pub fn build(self) -> EventRules {
@@ -364,6 +453,7 @@ impl EventRulesBuilder {
             remembered: Mutex::new(Remembered::new(self.remember_most, self.remember_for)),
             remember_for: self.remember_for,
             lease: self.lease,
+            clock: self.clock,
             counts: Counts::default(),
         }))
     }

@@ -54,11 +54,10 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     pub(super) fn keep_written(
         &self,
         flight: &Arc<Flight<K, V>>,
-        value: Value<V>,
+        loaded: Loaded<V>,
         read_at: Moment,
         cost: Duration,
     ) -> Option<Fill<K, V>> {
-        let loaded = Loaded { outcome: Outcome::Found(value), ..Loaded::absent() };
         let (entry, limits) = self.entry(flight, loaded, read_at, cost).ok()?;
         let limits = limits?;
         let (fresh_until, stale_until) = (limits.fresh_until, limits.stale_until);

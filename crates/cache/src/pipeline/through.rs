@@ -303,8 +303,10 @@ impl<K: CacheKey, V: CacheValue> Writing<K, V> {
         cost: Duration,
     ) {
         let engine = &self.crew.engine;
-        let keep = || value.and_then(|value| engine.keep_written(flight, value, read_at, cost));
-        // Rules are foreign code.
+        // What a load would say of it, or its tags would be missing.
+        let loaded = |value| self.origin.committed(&flight.key, value);
+        let keep = || engine.keep_written(flight, loaded(value?), read_at, cost);
+        // Rules and origins are foreign code.
         match catch_unwind(AssertUnwindSafe(keep)).unwrap_or(None) {
             Some(fill) => engine.fill(vec![fill]).await,
             None => self.forget(flight),

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use larder::{
     Action, BatchError, Cache, CacheBuilder, Error, ErrorKind, Expected, Fleet, FleetOptions,
-    JsonCodec, LoadContext, Loaded, ManualClock, Memory, Origin, Result, Stores, Tier, Version,
-    Write, WriteAbilities, Written,
+    JsonCodec, LoadContext, Loaded, ManualClock, Memory, Origin, Outcome, Result, Stores, Tier,
+    Value, Version, Write, WriteAbilities, Written,
 };
 use larder_testkit::faulty::{Answer, FaultyBus, FaultyStore, Gate};
 
@@ -554,4 +554,42 @@ impl Origin<String, i64> for Hasty {
     async fn write(&self, write: &Write<String, i64>) -> Result<Written<i64>> {
         self.0.write(write).await
     }
+}
+
+/// An origin that tags what it loads, and so what it was given to write.
+struct Tagged(Database);
+
+impl Origin<String, i64> for Tagged {
+    async fn load(&self, key: &String, context: &LoadContext) -> Result<Loaded<i64>> {
+        Ok(Origin::load(&self.0, key, context).await?.tags(["team:1"]))
+    }
+
+    fn write_abilities(&self) -> WriteAbilities {
+        Origin::write_abilities(&self.0)
+    }
+
+    async fn write(&self, write: &Write<String, i64>) -> Result<Written<i64>> {
+        Origin::write(&self.0, write).await
+    }
+
+    fn committed(&self, key: &String, value: Value<i64>) -> Loaded<i64> {
+        match value {
+            // Odd ones are for whoever asks now.
+            Value::Present(odd) if odd % 2 == 1 => {
+                Loaded { outcome: Outcome::DontCache(value), ..Loaded::absent() }
+            }
+            value => Origin::committed(&self.0, key, value).tags(["team:1"]),
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_written_is_kept_as_its_origin_says() {
+    let desk = desk_with(|builder| builder.origin(Tagged(Database::new())));
+    desk.put(8).await.expect("it is committed");
+    assert_eq!(desk.memory(), Some(8));
+    desk.world.users.remove_tag("team:1").await.expect("it is removed");
+    assert_eq!(desk.memory(), None);
+    desk.put(7).await.expect("it is committed");
+    assert_eq!(desk.memory(), None);
 }

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::answer::Failure;
 use super::extract::{Path, Query};
+use crate::events::UNDER_WAY;
 use crate::serve::Server;
 
 /// What a request may say besides its data.
@@ -24,7 +25,7 @@ pub(super) struct EventQuery {
     preview: bool,
 }
 
-/// Acts upon an event, whose data is the body: JSON of up to two megabytes. Its id is
+/// Acts upon an event, whose data is the body: JSON of up to [`larder::event_rules::EVENT_BYTES_MAX`]. Its id is
 /// that of the query, or the header `ce-id` of CloudEvents.
 pub(super) async fn accept(
     State(server): State<Arc<Server>>,
@@ -59,6 +60,7 @@ pub(super) async fn accept(
             "rules": rules, "keys": keys, "tags": tags, "caches": caches,
         }))),
         Ok(Verdict::Repeated) => Ok(Json(json!({ "outcome": "repeated" }))),
+        Ok(Verdict::UnderWay) => Err(Failure::unavailable(&UNDER_WAY)),
         Err(error) if error.kind() == ErrorKind::InvalidInput => Err(refuse(&error)),
         Err(error) => Err(Failure::unavailable(&error)),
     }

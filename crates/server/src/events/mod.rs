@@ -17,6 +17,10 @@ use crate::serve::SharedTiers;
 /// So many ids of events are remembered by one server.
 const REMEMBERED_MAX: usize = 100_000;
 
+/// What is said of an event that is being acted upon at this moment.
+pub(crate) const UNDER_WAY: &str =
+    "an event with this id is being acted upon: send it again to learn what became of it";
+
 /// The name under which ids and schedules are kept in shared tiers.
 pub(crate) const RECORDS: &str = "larder-records";
 

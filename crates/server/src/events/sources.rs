@@ -35,6 +35,7 @@ async fn follow(rules: EventRules, mut stream: RedisStream) {
         let RedisEvent::Entry(id, fields) = stream.next().await else { continue };
         let accepted = accept(&rules, event(&id, &fields)).await;
         let is_done = match &accepted {
+            Ok(Verdict::UnderWay) => false,
             Ok(_) => true,
             Err(error) => error.kind() == ErrorKind::InvalidInput,
         };

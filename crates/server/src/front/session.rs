@@ -17,11 +17,11 @@ use super::turn::is_reset_or_quit;
 use super::wire::encode;
 use crate::resp::Reply;
 use crate::resp::arguments::OwnedArguments;
-use crate::resp::cached;
 use crate::resp::command::KeySpec;
 use crate::resp::connection::{Pause, REPLY_BYTES_BEFORE_WRITE, gather_more};
 use crate::resp::scratch::{Scratch, recycle};
 use crate::resp::session::{Replies, Session, Step};
+use crate::resp::{cached, written};
 
 /// So many replies are awaited at a time; the next commands wait for them.
 pub(crate) const AWAITED_MAX: usize = 1024;
@@ -285,10 +285,15 @@ fn look_at_caches(
         });
     }
     if !is_known {
-        let text = cached::refusal(key, cache.name());
+        let text = written::refusal(&name_of(call.arguments), key, cache);
         return Some(answer_here(session, state, reply, |_, reply| reply.error(&text)));
     }
     Some(own(session, state, call, reply))
+}
+
+/// What a command is called, for a message.
+pub(crate) fn name_of(arguments: &[&[u8]]) -> String {
+    cached::shown(arguments.first().copied().unwrap_or_default()).to_lowercase()
 }
 
 /// Which arguments are keys, as far as that is known.

@@ -10,7 +10,8 @@ use super::nodes::Node;
 use super::pinned::{Delivery, Kind, Owed, Pinned};
 use super::request::Void;
 use super::session::{
-    Call, NO_REPLICATION, blocks, client_course, count, is_about_larder, key_spec, wants_reply,
+    Call, NO_REPLICATION, blocks, client_course, count, is_about_larder, key_spec, name_of,
+    wants_reply,
 };
 use super::wire::encode;
 use crate::resp::arguments::OwnedArguments;
@@ -393,7 +394,10 @@ fn at_cache(
             Ok(entry) if entry.command.on_cache != OnCache::Refuse => None,
             // The door itself says why some of these writes do not happen.
             Ok(_) if written::takes_writes(cache) && !is_mixed && !pinned.is_in_multi() => None,
-            _ => Some(cached::refusal(key, cache.name())),
+            Ok(_) if written::takes_writes(cache) && is_mixed => {
+                Some(cached::mixed_refusal(key, cache.name()))
+            }
+            _ => Some(written::refusal(&name_of(call.arguments), key, cache)),
         }
     };
     if let Some(refusal) = refusal {

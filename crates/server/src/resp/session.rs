@@ -289,11 +289,7 @@ impl Session {
             entry.written.is_none() || !written::takes_writes(cache)
         };
         let Some((key, cache)) = cached.find(refuses) else { return Step::Wait(entry) };
-        reply.error(&if written::takes_writes(cache) {
-            written::refusal(entry.command.name, key, cache.name())
-        } else {
-            cached::refusal(key, cache.name())
-        });
+        reply.error(&written::refusal(entry.command.name, key, cache));
         Step::Done
     }
 

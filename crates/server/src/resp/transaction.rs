@@ -220,11 +220,7 @@ fn run_one(
             match cached {
                 None => handler(locked, arguments, reply),
                 Some((key, cache)) if entry.command.on_cache == OnCache::Refuse => {
-                    reply.error(&if written::takes_writes(cache) {
-                        written::refusal(entry.command.name, key, cache.name())
-                    } else {
-                        cached::refusal(key, cache.name())
-                    });
+                    reply.error(&written::refusal(entry.command.name, key, cache));
                 }
                 Some(_) => cached::answer_loaded(session, locked, entry, arguments, loaded, reply),
             }

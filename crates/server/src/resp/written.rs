@@ -8,7 +8,7 @@ use larder_core::{Action, Decimal, Error, ErrorKind, Expected, Key, Ttl, Value, 
 use serde_json::value::RawValue;
 
 use super::Reply;
-use super::cached::{TimeUnit, load_error, shown};
+use super::cached::{self, TimeUnit, load_error, shown};
 use super::routes::ServedCache;
 use super::session::Session;
 use super::table::Entry;
@@ -45,12 +45,16 @@ pub(crate) fn takes_writes(cache: &ServedCache) -> bool {
     cache.write_abilities().batch_limit > 0
 }
 
-/// Why a command cannot write a key of a cache that takes writes.
-pub(crate) fn refusal(command: &str, key: &[u8], cache: &str) -> String {
+/// Why a command does not write a key of a cache.
+pub(crate) fn refusal(command: &str, key: &[u8], cache: &ServedCache) -> String {
+    if !takes_writes(cache) {
+        return cached::refusal(key, cache.name());
+    }
     format!(
-        "ERR '{command}' cannot write '{}' of the cache '{cache}'; use SET, MSET, DEL, \
-         LARDER.PATCH or LARDER.INCR, outside of MULTI",
-        shown(key)
+        "ERR '{command}' cannot write '{}' of the cache '{}'; use SET, MSET, DEL, LARDER.PATCH or \
+         LARDER.INCR, outside of MULTI",
+        shown(key),
+        cache.name()
     )
 }
 
@@ -66,7 +70,7 @@ pub(crate) async fn answer(
     let done = match write {
         CachedWrite::Set => set(session, arguments, reply).await,
         CachedWrite::SetIfNone => set_if_none(session, arguments, reply).await,
-        CachedWrite::SetFor(unit) => set_for(session, unit, arguments, reply).await,
+        CachedWrite::SetFor(unit) => set_for(session, entry, unit, arguments, reply).await,
         CachedWrite::SetMany => set_many(session, entry, arguments, reply).await,
         CachedWrite::Delete => delete(session, arguments, reply).await,
     };
@@ -98,11 +102,12 @@ async fn set_if_none(
 
 async fn set_for(
     session: &Session,
+    entry: &Entry,
     unit: TimeUnit,
     arguments: &[&[u8]],
     reply: &mut Reply,
 ) -> Result<(), String> {
-    let ttl = lifetime(unit, arguments[2])?;
+    let ttl = lifetime(entry.command.name, unit, arguments[2])?;
     put(session, arguments[1], arguments[3], Expected::Anything, Some(ttl)).await?;
     reply.ok();
     Ok(())
@@ -191,8 +196,11 @@ pub(crate) async fn add(
     arguments: &[&[u8]],
     reply: &mut Reply,
 ) -> Result<(), String> {
-    let (key, field) = (arguments[1], text(arguments[2])?);
-    let by: Decimal = text(arguments[3])?.parse().map_err(|error: Error| load_error(&error))?;
+    let text = |at: usize, what| {
+        std::str::from_utf8(arguments[at]).map_err(|_| format!("ERR {what} is text in UTF-8"))
+    };
+    let (key, field) = (arguments[1], text(2, "the name of a member")?);
+    let by = text(3, "a number")?.parse::<Decimal>().map_err(|error| load_error(&error))?;
     let cache = cache_of(session, key)?;
     let action = Action::Add { field: field.into(), by };
     let written = cache.write(&Key::new(key), action).await.map_err(|error| write_error(&error))?;
@@ -229,7 +237,7 @@ fn cache_of<'s>(session: &'s Session, key: &[u8]) -> Result<&'s ServedCache, Str
     if takes_writes(cache) {
         return Ok(cache);
     }
-    Err(super::cached::refusal(key, cache.name()))
+    Err(cached::refusal(key, cache.name()))
 }
 
 /// What `SET` may say beside key and value. A lifetime is that of the cached copy.
@@ -257,23 +265,19 @@ fn set_options(options: &[&[u8]]) -> Result<(Expected, Option<Duration>), String
             _ => return Err("ERR syntax error".to_owned()),
         };
         let time = options.next().ok_or_else(|| "ERR syntax error".to_owned())?;
-        ttl = Some(lifetime(unit, time)?);
+        ttl = Some(lifetime("set", unit, time)?);
     }
     Ok((expected, ttl))
 }
 
-fn lifetime(unit: TimeUnit, time: &[u8]) -> Result<Duration, String> {
+fn lifetime(command: &str, unit: TimeUnit, time: &[u8]) -> Result<Duration, String> {
     let number = parse_integer(time).ok_or("ERR value is not an integer or out of range")?;
     let number = u64::try_from(number).ok().filter(|number| *number > 0);
-    let number = number.ok_or("ERR invalid expire time in 'set' command")?;
+    let number = number.ok_or_else(|| format!("ERR invalid expire time in '{command}' command"))?;
     Ok(match unit {
         TimeUnit::Seconds => Duration::from_secs(number),
         TimeUnit::Millis => Duration::from_millis(number),
     })
-}
-
-fn text(argument: &[u8]) -> Result<&str, String> {
-    std::str::from_utf8(argument).map_err(|_| "ERR the name of a member is text".to_owned())
 }
 
 /// A number of a row, as the database writes it.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use larder_core::{
-    BatchError, Key, LaneMark, LoadContext, Loaded, Origin, Outcome, Result, Version, Write,
+    BatchError, Key, LaneMark, LoadContext, Loaded, Origin, Outcome, Result, Value, Version, Write,
     WriteAbilities, Written,
 };
 
@@ -99,6 +99,10 @@ impl<O: Origin<Key, Bytes>> Origin<Key, Bytes> for RuledOrigin<O> {
 
     async fn applied(&self, journal: &str, lane: u16) -> Result<Option<LaneMark>> {
         self.origin.applied(journal, lane).await
+    }
+
+    fn committed(&self, key: &Key, value: Value<Bytes>) -> Loaded<Bytes> {
+        self.ruled(key, self.origin.committed(key, value))
     }
 
     async fn validator(&self, key: &Key) -> Result<Option<Version>> {

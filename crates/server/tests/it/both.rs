@@ -51,7 +51,17 @@ fn shown(value: &Value) -> String {
 }
 
 async fn start(directory: &Path, url: &str) -> (Running, Asker) {
-    let path = config(directory, |text| format!("{text}\n[front]\nurl = \"{url}\"\n")).await;
+    start_with(directory, url, |text| text).await
+}
+
+/// The same with another configuration of the caches.
+async fn start_with(
+    directory: &Path,
+    url: &str,
+    change: impl FnOnce(String) -> String,
+) -> (Running, Asker) {
+    let front = format!("\n[front]\nurl = \"{url}\"\n");
+    let path = config(directory, |text| change(text) + &front).await;
     let server = Running::start(directory, &["--config", &path]);
     let asker = Asker(server.redis().await);
     (server, asker)
@@ -217,4 +227,29 @@ async fn keys_of_caches_and_of_a_cluster_together() {
     let reply = asker.ask("EXEC").await;
     assert!(reply.contains("EXECABORT") || reply.contains("discarded"), "{reply}");
     asker.check(&[("GET {q}1", "x")]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_written_cache_refuses_is_not_said_to_take_no_writes() {
+    let redis = RedisServer::start();
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let url = format!("redis://{}", redis.address());
+    let written = "table = \"album\"\nwrite = {}";
+    let (_server, mut asker) =
+        start_with(directory.path(), &url, |text| text.replace("table = \"album\"", written)).await;
+    for (mistake, complaint) in [
+        ("SET album:7 x", "'set' cannot write 'album:7' of the cache 'album'"),
+        ("HSET album:7 f v", "'hset' cannot write 'album:7' of the cache 'album'"),
+        ("DEL album:7 r", "ask for them separately"),
+    ] {
+        asker.check(&[("MULTI", "OK")]).await;
+        let reply = asker.ask(mistake).await;
+        assert!(reply.contains(complaint), "{mistake}: {reply}");
+        let exec = asker.ask("EXEC").await;
+        assert!(exec.contains("EXECABORT") || exec.contains("discarded"), "{mistake}: {exec}");
+        if !mistake.starts_with("SET") {
+            let reply = asker.ask(mistake).await;
+            assert!(reply.contains(complaint), "{mistake}: {reply}");
+        }
+    }
 }

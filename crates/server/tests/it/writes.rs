@@ -54,6 +54,51 @@ async fn clients_write_what_the_configuration_lets_them() {
     }
 }
 
+/// What is written is kept as what is loaded is: where its tags reach it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_written_is_invalidated_by_its_tags_and_by_what_it_depends_on() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let depends = "table = \"album\"\ndepends_on = [\"artist:{artist_id}\"]";
+    let change = |text: String| writing(&text.replace("table = \"album\"", depends));
+    let path = configured(directory.path(), change).await;
+    let server = Running::start(directory.path(), &["--config", &path]);
+    let mut redis = server.redis().await;
+    let row = r#"{"id":9,"title":"Sketches","artist_id":3,"updated_at":"1960-07-18 00:00:00"}"#;
+    let page = "/caches/album/keys/album:9";
+    for invalidation in [["LARDER.REMOVE", "TAG", "artist:3"], ["LARDER.REMOVE", "KEY", "artist:3"]]
+    {
+        assert_eq!(ask(&mut redis, &["SET", "album:9", row]).await, "ok");
+        let (status, entry) = server.page(page).await;
+        let tags = serde_json::json!(["@artist:3", "artist:3"]);
+        assert_eq!((status, &entry["tags"]), (200, &tags), "{entry}");
+        let fresh = entry["fresh_for_seconds"].as_f64().expect("it ends");
+        assert!(fresh > 70_000.0, "an old row holds for a day less jitter: {fresh}");
+        ask(&mut redis, &invalidation).await;
+        assert_eq!(server.page(page).await.0, 404, "{invalidation:?}");
+    }
+}
+
+/// A statement may leave rows of a list, and a list without rows is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_was_removed_is_what_the_database_has_of_it() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let list = "[caches.albums_of_artist.write]\n\
+                remove = \"DELETE FROM album WHERE artist_id = :artist_id AND updated_at IS NULL\"\n";
+    let path = configured(directory.path(), |text| format!("{text}\n{list}")).await;
+    let server = Running::start(directory.path(), &["--config", &path]);
+    let mut redis = server.redis().await;
+    for (words, answer) in [
+        (
+            ["GET", "artist:3:albums"],
+            r#"[{"id":7,"title":"Kind of Blue"},{"id":8,"title":"Milestones"}]"#,
+        ),
+        (["DEL", "artist:3:albums"], "int(1)"),
+        (["GET", "artist:3:albums"], r#"[{"id":7,"title":"Kind of Blue"}]"#),
+    ] {
+        assert_eq!(ask(&mut redis, &words).await, answer, "{words:?}");
+    }
+}
+
 #[tokio::test]
 async fn what_the_database_says_of_a_statement_stands_at_its_place() {
     let directory = tempfile::tempdir().expect("a temporary directory");

@@ -5,6 +5,7 @@ mod packed;
 mod plan;
 mod write;
 
+use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -160,18 +161,19 @@ impl Engine for SqliteEngine {
     ) -> sqlx::Result<()> {
         let (sql, is_kept) = plan.statement.text(requests.len());
         let arguments = arguments(plan, requests).map_err(sqlx::Error::Encode)?;
-        let running = reader.deadline.start(self.statement_timeout);
         let query = sqlx::query_with(AssertSqlSafe(sql), arguments).persistent(is_kept);
         let mut rows = query.fetch(&mut reader.connection);
-        while let Some(row) = rows.try_next().await? {
-            if plan.is_table() {
-                sink.row(None, |column, out| write_value(&row, column, out));
-            } else {
-                unpack(&row, plan, sink)?;
+        let taking = async {
+            while let Some(row) = rows.try_next().await? {
+                if plan.is_table() {
+                    sink.row(None, |column, out| write_value(&row, column, out));
+                } else {
+                    unpack(&row, plan, sink)?;
+                }
             }
-        }
-        running.finish();
-        Ok(())
+            Ok(())
+        };
+        reader.deadline.hold(self.statement_timeout, taking).await
     }
 
     const BEGIN: &'static str = "BEGIN IMMEDIATE";
@@ -183,12 +185,9 @@ impl Engine for SqliteEngine {
 
     async fn execute(&self, writer: &mut SqliteReader, bound: &Bound) -> sqlx::Result<u64> {
         let arguments = write::bind(bound).map_err(sqlx::Error::Encode)?;
-        let running = writer.deadline.start(self.statement_timeout);
         let query = sqlx::query_with(AssertSqlSafe(bound.sql.as_str()), arguments);
-        let query = query.persistent(bound.is_kept).execute(&mut writer.connection);
-        let written = query.await?.rows_affected();
-        running.finish();
-        Ok(written)
+        let running = query.persistent(bound.is_kept).execute(&mut writer.connection);
+        Ok(writer.deadline.hold(self.statement_timeout, running).await?.rows_affected())
     }
 
     async fn execute_plain(&self, writer: &mut SqliteReader, sql: &str) -> sqlx::Result<()> {
@@ -214,7 +213,8 @@ impl Engine for SqliteEngine {
     ) -> sqlx::Result<Option<(i64, i64)>> {
         let arguments = write::bind(bound).map_err(sqlx::Error::Encode)?;
         let query = sqlx::query_with(AssertSqlSafe(bound.sql.as_str()), arguments);
-        let row = query.fetch_optional(&mut writer.connection).await?;
+        let running = query.fetch_optional(&mut writer.connection);
+        let row = writer.deadline.hold(self.statement_timeout, running).await?;
         row.map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).transpose()
     }
 
@@ -318,16 +318,20 @@ impl Deadline {
         millis != u64::MAX && self.origin.elapsed().as_millis() >= u128::from(millis)
     }
 
-    /// Starts a statement that may take so long.
-    fn start(&self, timeout: Duration) -> Running<'_> {
+    /// Holds a statement to the time that it may take. Dropped before its end, because
+    /// nobody waits for it any more, it stops the statement.
+    async fn hold<T>(&self, timeout: Duration, statement: impl Future<Output = T>) -> T {
         let end = (self.origin.elapsed() + timeout).as_millis();
         self.millis.store(u64::try_from(end).unwrap_or(u64::MAX), Ordering::Relaxed);
-        Running(self)
+        let running = Running(self);
+        let outcome = statement.await;
+        // Also of one that failed: the connection goes on, with statements that no
+        // deadline was set for.
+        running.finish();
+        outcome
     }
 }
 
-/// A statement that runs. Dropped before its end, because nobody waits for it
-/// any more, it stops the statement.
 struct Running<'d>(&'d Deadline);
 
 impl Running<'_> {

@@ -56,7 +56,7 @@ pub(super) fn bind(bound: &Bound) -> Result<SqliteArguments, sqlx::error::BoxDyn
         match argument {
             Argument::Null => arguments.add(None::<String>)?,
             Argument::Signed(number) => arguments.add(*number)?,
-            // SQLite has no integer above 63 bits.
+            // Only a part of a key: SQLite has no integer above 63 bits, and so no row.
             Argument::Unsigned(number) => arguments.add(*number as f64)?,
             Argument::Real(number) => arguments.add(*number)?,
             Argument::Text(text) => arguments.add(text.clone())?,

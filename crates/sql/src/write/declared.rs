@@ -351,9 +351,8 @@ impl DeclaredWrites {
                 Some((_, token)) if self.dialect == Dialect::Postgres => {
                     Argument::Token(token.get().into())
                 }
-                Some((_, token)) => {
-                    value::untyped(token.get()).map_err(|misfit| of_member(name, misfit))?
-                }
+                Some((_, token)) => value::untyped(self.dialect, token.get())
+                    .map_err(|misfit| of_member(name, misfit))?,
                 None if *verb == Verb::Patch => Argument::Null,
                 None => {
                     return Err(invalid("the value lacks a member that the put needs")

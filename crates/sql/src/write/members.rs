@@ -1,7 +1,7 @@
 use std::fmt;
 
 use larder_core::{Error, ErrorKind, Result, Version};
-use serde::de::{Deserializer as _, MapAccess, Visitor};
+use serde::de::{Deserializer as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// The members of a JSON object in their order, their values as they stand.
@@ -18,6 +18,9 @@ pub(super) fn members(value: &[u8]) -> Result<Vec<(String, &RawValue)>> {
         .deserialize_map(Members)
         .and_then(|members| deserializer.end().map(|()| members))
         .map_err(|_| wrong("the value is not a JSON object"))?;
+    if members.len() > MEMBERS_MAX {
+        return Err(wrong("the value has too many members").with("limit", MEMBERS_MAX));
+    }
     let mut names: Vec<&str> = members.iter().map(|(name, _)| name.as_str()).collect();
     names.sort_unstable();
     if names.windows(2).any(|pair| pair[0] == pair[1]) {
@@ -28,6 +31,9 @@ pub(super) fn members(value: &[u8]) -> Result<Vec<(String, &RawValue)>> {
 
 struct Members;
 
+/// No table of any database has more columns.
+const MEMBERS_MAX: usize = 32_767;
+
 impl<'de> Visitor<'de> for Members {
     type Value = Vec<(String, &'de RawValue)>;
 
@@ -37,9 +43,12 @@ impl<'de> Visitor<'de> for Members {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut members = Vec::new();
-        while let Some(member) = map.next_entry()? {
+        while members.len() <= MEMBERS_MAX
+            && let Some(member) = map.next_entry()?
+        {
             members.push(member);
         }
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
         Ok(members)
     }
 }
@@ -79,5 +88,13 @@ mod tests {
             assert!(!format!("{error:?}").contains("secret"), "{error:?}");
         }
         assert!(members(b"{\"a\":\"\xFF\"}").is_err());
+        let many = |count: usize| {
+            let members: Vec<String> = (0..count).map(|at| format!("\"{at}\":0")).collect();
+            format!("{{{}}}", members.join(","))
+        };
+        assert!(members(many(MEMBERS_MAX).as_bytes()).is_ok());
+        let error = members(many(MEMBERS_MAX + 1).as_bytes()).expect_err("they are too many");
+        assert!(error.to_string().contains("too many members"), "{error}");
+        assert!(members(many(2 * MEMBERS_MAX).trim_end_matches('}').as_bytes()).is_err());
     }
 }

@@ -110,13 +110,17 @@ pub(super) fn of_sqlite(text: &str) -> Result<Argument, Misfit> {
     }
 }
 
-/// A number of which nothing is known: as a whole number, else with its digits.
-pub(super) fn untyped(text: &str) -> Result<Argument, Misfit> {
-    if let Ok(number) = text.parse::<i64>() {
-        return Ok(Argument::Signed(number));
+/// A number of which nothing is known: a whole number is not rounded to a floating point
+/// number.
+pub(super) fn untyped(dialect: Dialect, text: &str) -> Result<Argument, Misfit> {
+    if dialect == Dialect::Sqlite {
+        return of_sqlite(text);
     }
-    if let Ok(number) = text.parse::<u64>() {
-        return Ok(Argument::Unsigned(number));
+    if is_whole(text) {
+        let signed = text.parse().map(Argument::Signed);
+        return signed.or_else(|_| text.parse().map(Argument::Unsigned)).map_err(|_| {
+            Misfit::new("it is out of range", "write a number from -2^63 to 2^64 - 1, or a text")
+        });
     }
     match text.parse::<f64>() {
         Ok(number) if number.is_finite() => Ok(Argument::Real(number)),

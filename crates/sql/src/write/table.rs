@@ -349,7 +349,8 @@ fn is_counter(column: &Column) -> bool {
         ValueKind::Class(class) => *class == StorageClass::Integer,
         _ => false,
     };
-    counts && column.filled == Filled::Writer
+    // NULL and 1 are NULL: it would count nothing, and be no version that was expected.
+    counts && column.filled == Filled::Writer && !column.is_nullable
 }
 
 /// Whether every key that the column takes is stored as the key spells it: of

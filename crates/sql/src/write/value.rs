@@ -267,11 +267,11 @@ fn of_class(class: StorageClass, token: Token<'_>) -> Result<Argument, Misfit> {
 
 /// What is bound for a member of which no column is known, such as a parameter
 /// of a declared statement.
-pub(crate) fn untyped(token: &str) -> Result<Argument, Misfit> {
+pub(crate) fn untyped(dialect: Dialect, token: &str) -> Result<Argument, Misfit> {
     Ok(match Token::of(token)? {
         Token::Null => Argument::Null,
         Token::Boolean(boolean) => Argument::Signed(boolean.into()),
-        Token::Number(number) => number::untyped(number)?,
+        Token::Number(number) => number::untyped(dialect, number)?,
         Token::Text(text) => Argument::Text(text.into_owned()),
         Token::Nested(token) => Argument::Text(token.to_owned()),
     })

@@ -396,3 +396,29 @@ fn sqlite_threads() -> usize {
         .filter(|name| name.starts_with("sqlx-sqlite"))
         .count()
 }
+
+/// SQLite asks whether it is to stop after so many steps of a prepared statement, over
+/// all its runs.
+#[tokio::test]
+async fn a_statement_that_failed_does_not_stop_those_after_it() {
+    let (_directory, path) = file("CREATE TABLE n (id INTEGER PRIMARY KEY)").await;
+    let mut one = options(&format!("sqlite:{}", path.display()));
+    one.max_connections = 1;
+    let database = Database::connect(&one).await.expect("the file is there");
+    let select = query("n:{id}", "SELECT abs(:id - 1 + id) AS v FROM n");
+    let select = select.parameter_type("id", KeyType::Integer);
+    let origin = database.query_origin(select).await.expect("it is sound");
+    write(
+        &path,
+        "INSERT INTO n VALUES (-9223372036854775807);
+         CREATE TABLE larder_lanes (journal varchar(190) NOT NULL, lane integer NOT NULL,
+         epoch bigint NOT NULL, applied bigint NOT NULL, PRIMARY KEY (journal, lane))",
+    )
+    .await;
+    let failed = load(&origin, "n:0").await.expect_err("an integer overflows");
+    assert_eq!(failed.kind(), ErrorKind::OriginFailed, "{failed}");
+    for run in 0..2_000 {
+        let applied = database.applied("journal", 1).await;
+        assert_eq!(applied.unwrap_or_else(|error| panic!("run {run}: {error}")), None);
+    }
+}

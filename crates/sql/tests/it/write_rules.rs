@@ -151,7 +151,8 @@ async fn check_what_is_kept(database: &Database, item: &SqlOrigin, part: &SqlOri
     assert_eq!(reader.write_abilities().batch_limit, 0);
     let error = reader.write(&row).await.expect_err("it only reads");
     assert_eq!(error.kind(), ErrorKind::Unsupported);
-    for column in ["name", "missing", "id"] {
+    // A number that can be NULL counts nothing.
+    for column in ["name", "missing", "id", "code"] {
         let options = WriteOptions::new().version_column(column);
         let error = database.writing_table_origin(&items, &options).expect_err(column);
         assert_eq!(error.kind(), ErrorKind::Config, "{error}");
@@ -245,6 +246,14 @@ async fn sqlite_refuses_with_the_column_and_the_remedy() {
         CREATE TRIGGER kept_change AFTER INSERT ON kept BEGIN
             UPDATE kept SET v = v + 1 WHERE id = new.id; END;";
     crate::sqlite::write(&path, script).await;
+    let by_statement = WriteOptions::new().put("UPDATE n SET v = :v WHERE id = :id");
+    let select = query("n:{id}", "SELECT id, v FROM n WHERE id = :id");
+    let origin = database.writing_query_origin(select, &by_statement).await.expect("it is sound");
+    for number in ["9223372036854775808", "-9223372036854775809", "99999999999999999999"] {
+        let error = refused(&origin, put("n:1", &format!("{{\"v\":{number}}}"))).await;
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "it is not rounded: {error}");
+        assert_error(&error, &["member: v", "2^63"]);
+    }
     let numbers = writer(&database, "n", &WriteOptions::new()).await;
     for key in ["n:1", "n:2"] {
         let error = refused(&numbers, add(key, "v", "1")).await;

@@ -6,6 +6,7 @@ use larder_core::{BoxFuture, ErrorKind, Result};
 use super::super::Reply;
 use super::super::command::{Command, Group, Handler, KeySpec, OnCache};
 use super::super::session::Session;
+use crate::events::UNDER_WAY;
 
 pub(super) const COMMANDS: &[Command] = &[Command {
     name: "larder.event",
@@ -36,6 +37,7 @@ fn event<'a>(
                 reply.integer((keys + tags + caches) as i64);
             }
             Ok(Verdict::Repeated) => reply.integer(0),
+            Ok(Verdict::UnderWay) => reply.error(&format!("TRYAGAIN {UNDER_WAY}")),
             Err(error) if error.kind() == ErrorKind::InvalidInput => {
                 reply.error(&format!("ERR {error}"));
             }

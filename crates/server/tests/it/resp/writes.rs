@@ -252,6 +252,11 @@ fn what_cannot_be_written_says_how() {
     for wrong in ["SET account:1 {} KEEPTTL", "SET account:1 {} EX 0", "SET account:1 {} NX XX"] {
         assert!(client.ask(wrong).starts_with("-ERR"), "{wrong}");
     }
+    let reply = client.ask("SETEX account:1 0 {}");
+    assert_eq!(reply, "-ERR invalid expire time in 'setex' command\r\n");
+    // Longer than any time there is: for ever.
+    assert_eq!(client.ask("SETEX account:1 9223372036854775807 {}"), "+OK\r\n");
+    assert_eq!(client.ask("GET account:1"), "$2\r\n{}\r\n");
     assert_eq!(client.ask("MULTI"), "+OK\r\n");
     assert_eq!(client.ask("SET account:1 {}"), "+QUEUED\r\n");
     assert!(client.ask("EXEC").contains("outside of MULTI"));
