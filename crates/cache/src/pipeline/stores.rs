@@ -107,8 +107,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     fn hears_before(&self, tier: &StoreTier) -> bool {
         let hears_late = !tier.follows_bus() && tier.hearing().is_none();
         // Nobody announces what a change of another cache touches in this one.
-        let depends = || self.dependence.as_ref().is_some_and(|it| it.is_dependent());
-        self.seat.is_some() && (hears_late || depends())
+        self.seat.is_some() && (hears_late || self.is_dependent())
     }
 
     /// Gives what a store has to those who wait, if it may still be given, and

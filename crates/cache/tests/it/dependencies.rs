@@ -7,7 +7,7 @@ use std::time::Duration;
 use larder::{
     Action, Bus, Cache, CacheBuilder, CascadeBounds, Dependencies, DependencyGraph, ErrorKind,
     Fleet, FleetOptions, GraphBuilder, JsonCodec, LoadContext, Loaded, Origin, Result, Stores,
-    Touch, Version, WriteAbilities,
+    Tier, Touch, Version, WriteAbilities,
 };
 use larder_core::{Announcement, Change, Key, Verb};
 use larder_testkit::faulty::{FaultyBus, FaultyStore, PublishFault};
@@ -335,6 +335,27 @@ async fn a_store_that_nodes_share_gives_up_what_depends_on_a_change() {
     let gone = there.orders.get(&170).await.expect("it is asked");
     assert!(gone.is_none(), "the store has given it up");
     assert!(there.orders.get(&180).await.expect("it is asked").is_some());
+}
+
+#[tokio::test]
+async fn after_a_gap_a_store_is_not_trusted_to_know_what_its_sources_did() {
+    let bus = FaultyBus::new();
+    let store = FaultyStore::new(larder::Clock::monotonic()).following();
+    bus.attach("order", &store);
+    let mine = bus.join();
+    let options = FleetOptions::default().staleness_bound(Duration::from_secs(5));
+    let fleet = Fleet::join(Arc::new(mine.clone()), options).await.expect("it joins");
+    let shop = open(group(shop()), Some(&fleet), Some(&store));
+    shop.orders.get_or_load(&170).await.expect("it loads");
+    assert_eq!(store.entries_count(), 1);
+    // Nobody else follows what somebody announces there.
+    mine.lose(1);
+    let change = Change::Keys(vec![Key::new("17")]);
+    let announcement = Announcement { cache: "customer".into(), change, verb: Verb::Remove };
+    Bus::publish(&bus, &announcement, Version::ZERO).await.expect("announced");
+    until(|| fleet.statistics().gaps == 1).await;
+    let hit = shop.orders.get_or_load(&170).await.expect("it loads");
+    assert_eq!(hit.tier(), Tier::Origin, "the store may have what was computed before");
 }
 
 #[tokio::test]
