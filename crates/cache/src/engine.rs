@@ -102,11 +102,14 @@ impl<K> Levels<K> {
 
 impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     /// The fence token of a load that begins now: a change that is numbered after
-    /// it wins. In a fleet the bus numbers changes, and the highest number heard
-    /// of claims no more than is true.
+    /// it wins. In a fleet the bus numbers changes, and the highest number up to which
+    /// the caches here have heard of all claims no more than is true. That of a change
+    /// of this process would, while an earlier one of others is on its way: what is
+    /// read in a cache here may be of before that, and what is about to be written
+    /// after it is not held here yet.
     pub(crate) fn begin_version(&self) -> Version {
         match &self.seat {
-            Some(seat) => seat.fleet.heard(),
+            Some(seat) => seat.fleet.complete(),
             None => self.memory.versions().next(),
         }
     }

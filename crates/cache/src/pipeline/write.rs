@@ -128,7 +128,8 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             let old = self.memory.peek(key, now);
             let new = self.memory.insert(key.clone(), entry, limits.lifetime, now);
             // A newer change may have been about this key, and nobody will say so again.
-            if numbered.is_some() && self.begin_version() > version {
+            let heard = self.seat.as_ref().map(|seat| seat.fleet.heard());
+            if numbered.is_some() && heard > Some(version) {
                 self.memory.remove(key);
             }
             Ok((version, old, new))

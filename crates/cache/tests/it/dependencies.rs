@@ -358,6 +358,61 @@ async fn after_a_gap_a_store_is_not_trusted_to_know_what_its_sources_did() {
     assert_eq!(hit.tier(), Tier::Origin, "the store may have what was computed before");
 }
 
+/// Says what its customer is, as another cache has it.
+struct Derived(Cache<u64, i64>);
+
+impl Origin<u64, i64> for Derived {
+    async fn load(&self, id: &u64, _: &LoadContext) -> Result<Loaded<i64>> {
+        let customer = self.0.get_or_load(id).await?;
+        let value = customer.value().copied().unwrap_or_default();
+        Ok(Loaded::value(value).derived_from([format!("customer:{id}")]))
+    }
+}
+
+/// Says what it was told.
+#[derive(Clone)]
+struct Told(Arc<std::sync::atomic::AtomicI64>);
+
+impl Origin<u64, i64> for Told {
+    async fn load(&self, _: &u64, _: &LoadContext) -> Result<Loaded<i64>> {
+        Ok(Loaded::value(self.0.load(std::sync::atomic::Ordering::SeqCst)))
+    }
+}
+
+#[tokio::test]
+async fn what_a_node_announces_itself_does_not_hide_what_it_has_not_heard() {
+    let bus = FaultyBus::new();
+    let mine = bus.join();
+    let options = FleetOptions::default().staleness_bound(Duration::from_secs(60));
+    let fleet = Fleet::join(Arc::new(mine.clone()), options).await.expect("it joins");
+    let graph = DependencyGraph::builder()
+        .cache("customer", "{id}")
+        .cache("report", "{id}")
+        .derives("report", "customer");
+    let dependencies = group(graph);
+    let truth = Told(Arc::new(1.into()));
+    let customers = configured::<i64>("customer", &dependencies).origin(truth.clone());
+    let customers = customers.fleet(&fleet).build().expect("a cache");
+    let reports = configured("report", &dependencies).origin(Derived(customers.clone()));
+    let reports = reports.fleet(&fleet).build().expect("a cache");
+    until(|| fleet.statistics().lag.is_some()).await;
+    customers.get_or_load(&17).await.expect("it loads");
+    // What is said reaches this node late, and it says something itself meanwhile.
+    mine.stall();
+    truth.0.store(2, std::sync::atomic::Ordering::SeqCst);
+    let change = Change::Keys(vec![Key::new("17")]);
+    let announcement = Announcement { cache: "customer".into(), change, verb: Verb::Remove };
+    Bus::publish(&bus, &announcement, Version::ZERO).await.expect("announced");
+    customers.remove(&99).await.expect("announced");
+    let hit = reports.get_or_load(&17).await.expect("it loads");
+    assert_eq!(hit.value(), Some(&1), "nobody here has heard");
+    mine.resume();
+    until(|| customers.get_memory(&17).is_none()).await;
+    until(|| fleet.statistics().heard == 2).await;
+    let hit = reports.get_or_load(&17).await.expect("it loads");
+    assert_eq!(hit.value(), Some(&2));
+}
+
 #[tokio::test]
 async fn a_write_whose_end_nobody_tells_is_followed_when_its_time_is_up() {
     let bus = FaultyBus::new();
