@@ -445,6 +445,67 @@ async fn stores_give_up_what_they_have_before_the_origin_is_written() {
     assert!(shown.entries_count() == 1);
 }
 
+/// A value that may panic where it is cloned, which is foreign code.
+#[derive(Debug, PartialEq)]
+struct Fragile(i64);
+
+thread_local! {
+    static BREAKS: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+impl Clone for Fragile {
+    fn clone(&self) -> Self {
+        assert!(!BREAKS.get(), "as scripted");
+        Self(self.0)
+    }
+}
+
+struct Shelf;
+
+impl Origin<String, Fragile> for Shelf {
+    async fn load(&self, _: &String, _: &LoadContext) -> Result<Loaded<Fragile>> {
+        Ok(Loaded::value(Fragile(1)))
+    }
+
+    fn write_abilities(&self) -> WriteAbilities {
+        let mut abilities = WriteAbilities::SIMPLE;
+        abilities.settles_within = SETTLES;
+        abilities
+    }
+
+    async fn write(&self, _: &Write<String, Fragile>) -> Result<Written<Fragile>> {
+        Ok(Written::Done { changed: true, now: None, version: None })
+    }
+}
+
+#[tokio::test]
+async fn foreign_code_that_panics_in_a_write_leaves_the_key_held_for_no_longer_than_that() {
+    let clock = ManualClock::new();
+    let builder = Cache::<String, Fragile>::builder("shelf").origin(Shelf).policy(plain());
+    let shelf = builder.clock(clock.clone()).build().expect("a coherent cache");
+    BREAKS.set(true);
+    let written = shelf.write(&ann(), Action::Put(Fragile(7))).await;
+    BREAKS.set(false);
+    assert_eq!(written.expect_err("it panicked").kind(), ErrorKind::OutcomeUnknown);
+    shelf.get_or_load(&ann()).await.expect("it is loaded");
+    assert!(shelf.get_memory("ann").is_none(), "it may have been written");
+    for _ in 0..10_000 {
+        if clock.sleepers_count() >= 2 {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    clock.advance(SETTLES);
+    for _ in 0..1000 {
+        shelf.get_or_load(&ann()).await.expect("it is loaded");
+        if shelf.get_memory("ann").is_some() {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("it is never kept again");
+}
+
 /// One process of a fleet, which can end.
 struct Node {
     desk: Desk,
