@@ -222,6 +222,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
                 Some(Err(_)) | None => {
                     // Nor what began with the same number.
                     let at = entry.version.above();
+                    let key = std::slice::from_ref(key);
                     self.invalidate_stores(key, at, Verb::Remove, false).await;
                 }
             }
@@ -243,19 +244,20 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         tier.meet(self.grounds(), |past| self.recall(&past)).await
     }
 
-    /// Has every store give up what it has for a key and a version, or what is
-    /// older. What was announced is known to the stores that follow the bus.
+    /// Has every store give up what it has for keys and a version, or what is older.
+    /// What was announced is known to the stores that follow the bus. Costs each
+    /// store one call.
     pub(super) async fn invalidate_stores(
         &self,
-        key: &K,
+        keys: &[K],
         at: Version,
         verb: Verb,
         is_announced: bool,
     ) {
         let Some(lower) = &self.lower else { return };
-        let key = [(lower.encode)(key)];
+        let keys: Vec<Key> = keys.iter().map(lower.encode).collect();
         let tiers = lower.tiers_to_tell(is_announced);
-        join_all(tiers.map(|tier| tier.invalidate(&key, at, verb, self.grounds()))).await;
+        join_all(tiers.map(|tier| tier.invalidate(&keys, at, verb, self.grounds()))).await;
     }
 
     /// Raises a watermark in every store, as [`Engine::invalidate_stores`].

@@ -119,10 +119,17 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         Ok((Arc::clone(origin), abilities))
     }
 
-    /// For how long nothing may be kept of a key after its write was announced.
+    /// For how long nothing may be kept of a key after its write was announced: until
+    /// that is acknowledged, the stores have been asked what they remember, which are
+    /// two calls, and told, the origin has answered, and what it has not answered has
+    /// happened or never will.
     pub(crate) fn write_ends_within(&self, abilities: &WriteAbilities) -> Duration {
         const MARGIN: Duration = Duration::from_secs(1);
-        self.policy.load().hard_timeout + abilities.settles_within + MARGIN
+        let bus = self.seat.as_ref().map_or(Duration::ZERO, |seat| seat.fleet.timeout());
+        let store = self.lower.as_ref().map_or(Duration::ZERO, |lower| lower.timeout);
+        let stores = store.saturating_mul(3);
+        let origin = self.policy.load().hard_timeout.saturating_add(abilities.settles_within);
+        origin.saturating_add(bus).saturating_add(stores).saturating_add(MARGIN)
     }
 
     /// What this node keeps may be what was there before a write that it has not heard
@@ -148,10 +155,8 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
                 let change = Change::Written { keys: keys_told, write: hold.0 };
                 let Announced { version, outcome } =
                     seat.announce(&self.name, change, Verb::Remove).await;
-                for key in keys.iter() {
-                    self.invalidate_stores(key, version, Verb::Remove, outcome.is_ok()).await;
-                    self.remove_in_memory(key);
-                }
+                self.invalidate_stores(keys, version, Verb::Remove, outcome.is_ok()).await;
+                self.forget_in_memory(keys);
                 (version, outcome)
             }
         };
@@ -210,9 +215,7 @@ impl<K: CacheKey, V: CacheValue> Writing<K, V> {
         let Held { keys, hold } = self.held.clone();
         keys.iter().for_each(|key| engine.flights.hold(key, hold));
         let (version, is_announced) = self.announce_begin().await;
-        for key in keys.iter() {
-            engine.invalidate_stores(key, version, Verb::Remove, is_announced).await;
-        }
+        engine.invalidate_stores(&keys, version, Verb::Remove, is_announced).await;
         let deadline = engine.clock.precise_now() + engine.policy.load().hard_timeout;
         let flights = self.board(deadline);
         let (read_at, started) = (engine.clock.now(), engine.clock.precise_now());

@@ -194,7 +194,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     }
 
     async fn tell_stores(&self, key: &K, at: Version, verb: Verb, is_announced: bool) {
-        self.invalidate_stores(key, at, verb, is_announced).await;
+        self.invalidate_stores(std::slice::from_ref(key), at, verb, is_announced).await;
         // What was read below before they knew.
         match verb {
             Verb::Expire => self.expire_in_memory(key),

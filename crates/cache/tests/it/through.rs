@@ -10,7 +10,7 @@ use larder::{
     JsonCodec, LoadContext, Loaded, ManualClock, Memory, Origin, Result, Stores, Tier, Version,
     Write, WriteAbilities, Written,
 };
-use larder_testkit::faulty::{Answer, FaultyBus, FaultyStore, Gate};
+use larder_testkit::faulty::{Answer, FaultyBus, FaultyStore, Gate, StoreFault};
 
 use crate::support::*;
 
@@ -560,6 +560,53 @@ async fn another_node_keeps_nothing_while_it_is_written_and_hears_when_it_is_ove
 }
 
 #[tokio::test]
+async fn slow_stores_do_not_make_a_write_outlast_what_was_announced() {
+    let (bus, database) = (FaultyBus::new(), Database::new());
+    let other = node(&bus, &database).await;
+    let options = FleetOptions::default().staleness_bound(MINUTE);
+    let fleet = Fleet::join(Arc::new(bus.join()), options).await.expect("it joins");
+    let store = FaultyStore::new(larder::Clock::monotonic());
+    let users = Cache::builder("user")
+        .origin(Hasty(database.clone()))
+        .policy(plain().soft_timeout(SECOND / 10).hard_timeout(SECOND * 9 / 10))
+        .stores(Stores::new(JsonCodec).store("slow", store.clone()))
+        .fleet(&fleet)
+        .build()
+        .expect("a coherent cache");
+    // The store is met.
+    users.get_or_load(&ann()).await.expect("it is loaded");
+    let gates: Vec<Gate> = (0..30).map(|_| Gate::new()).collect();
+    store.script(gates.iter().cloned().map(StoreFault::Held));
+    let slow = tokio::spawn(async move {
+        for gate in gates {
+            gate.wait_for_arrivals(1).await;
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            gate.open();
+        }
+    });
+    let writes = (0..9).map(|number| Write::new(number.to_string(), Action::Put(7)));
+    let writes = writes.chain([Write::new(ann(), Action::Put(7))]).collect();
+    let write = tokio::spawn(async move { users.write_all(writes).await });
+    while bus.announced() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    other.desk.world.users.remove(&ann()).await.expect("the bus is there");
+    while other._fleet.statistics().heard < 2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    while database.truth().await != Some(7) {
+        let _ = other.desk.world.users.get_or_load(&ann()).await;
+        if database.truth().await != Some(7) {
+            assert_eq!(other.desk.memory(), None, "it is still to be written");
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        assert!(!write.is_finished() || database.truth().await == Some(7));
+    }
+    write.await.expect("no panic").expect("it is committed");
+    slow.abort();
+}
+
+#[tokio::test]
 async fn a_writer_that_ends_before_it_says_so_leaves_nothing_stale_behind() {
     let (bus, database) = (FaultyBus::new(), Database::new());
     let other = node(&bus, &database).await;
@@ -614,5 +661,13 @@ impl Origin<String, i64> for Hasty {
 
     async fn write(&self, write: &Write<String, i64>) -> Result<Written<i64>> {
         self.0.write(write).await
+    }
+
+    async fn write_all(
+        &self,
+        writes: &[Write<String, i64>],
+        mark: Option<&larder_core::LaneMark>,
+    ) -> Result<Vec<Written<i64>>, BatchError> {
+        self.0.write_all(writes, mark).await
     }
 }
