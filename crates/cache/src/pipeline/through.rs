@@ -144,12 +144,15 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     }
 
     /// Tells the other nodes that a write is over, and has what is read of its keys kept
-    /// again.
-    async fn end_write(&self, held: &Held<K>) -> Result<()> {
+    /// again. `forgotten` are those of which nothing is kept here.
+    async fn end_write(&self, held: &Held<K>, forgotten: &[K]) -> Result<()> {
         let Held { keys, hold } = held;
         let following = self.follow_keys(keys.iter(), Verb::Remove);
         let (version, outcome) = match &self.seat {
-            None => (Version::ZERO, Ok(())),
+            None => {
+                self.forget_below(forgotten).await;
+                (Version::ZERO, Ok(()))
+            }
             Some(seat) => {
                 let keys_told: Vec<Key> = keys.iter().map(seat.encode).collect();
                 let change = Change::Written { keys: keys_told, write: hold.0 };
@@ -163,6 +166,17 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         self.release(held);
         self.finish(following, version, outcome.is_ok()).await;
         outcome
+    }
+
+    /// Has the stores give up what somebody put while it was written, and takes out
+    /// what was read of that.
+    async fn forget_below(&self, keys: &[K]) {
+        if self.lower.is_none() || keys.is_empty() {
+            return;
+        }
+        let at = self.memory.versions().next();
+        self.invalidate_stores(keys, at, Verb::Remove, false).await;
+        self.forget_in_memory(keys);
     }
 
     fn forget_in_memory(&self, keys: &[K]) {
@@ -187,7 +201,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             engine.runtime.sleep_until(&engine.clock, settled).await;
             engine.forget_in_memory(&held.keys);
             // What cannot be announced now is announced later.
-            let end = engine.end_write(&held);
+            let end = engine.end_write(&held, &held.keys);
             let _ = AssertUnwindSafe(end).catch_unwind().await;
             engine.release(&held);
         });
@@ -221,11 +235,14 @@ impl<K: CacheKey, V: CacheValue> Writing<K, V> {
         let (read_at, started) = (engine.clock.now(), engine.clock.precise_now());
         let outcome = self.send(deadline).await;
         let cost = engine.clock.precise_now().since(started);
+        let mut forgotten = Vec::new();
         match &outcome {
             Ok(written) if engine.seat.is_none() && !self.terms.around => {
                 let values = self.values(written);
                 for (flight, value) in flights.iter().zip(values) {
-                    self.know(flight, value, read_at, cost).await;
+                    if !self.know(flight, value, read_at, cost).await {
+                        forgotten.push(flight.key.clone());
+                    }
                 }
             }
             _ => flights.iter().for_each(|flight| self.forget(flight)),
@@ -237,7 +254,8 @@ impl<K: CacheKey, V: CacheValue> Writing<K, V> {
             engine.linger(self.held, self.abilities.settles_within);
             return outcome;
         }
-        match engine.end_write(&self.held).await {
+        let forgotten = if outcome.is_ok() && self.terms.around { &*keys } else { &forgotten };
+        match engine.end_write(&self.held, forgotten).await {
             Err(error) if outcome.is_ok() => Err(untold(&error).into()),
             _ => outcome,
         }
@@ -334,21 +352,24 @@ impl<K: CacheKey, V: CacheValue> Writing<K, V> {
     }
 
     /// Puts what was committed into memory and the stores, unless something came
-    /// between.
+    /// between. Returns whether it did.
     async fn know(
         &self,
         flight: &Arc<Flight<K, V>>,
         value: Option<Value<V>>,
         read_at: Moment,
         cost: Duration,
-    ) {
+    ) -> bool {
         let engine = &self.crew.engine;
         let keep = || value.and_then(|value| engine.keep_written(flight, value, read_at, cost));
         // Rules are foreign code.
-        match catch_unwind(AssertUnwindSafe(keep)).unwrap_or(None) {
+        let fill = catch_unwind(AssertUnwindSafe(keep)).unwrap_or(None);
+        let is_kept = fill.is_some();
+        match fill {
             Some(fill) => engine.fill(vec![fill]).await,
             None => self.forget(flight),
         }
+        is_kept
     }
 
     /// Leaves nothing of the key in memory: the next reader loads it.

@@ -445,6 +445,54 @@ async fn stores_give_up_what_they_have_before_the_origin_is_written() {
     assert!(shown.entries_count() == 1);
 }
 
+#[tokio::test]
+async fn what_is_put_or_updated_while_it_is_written_stays_in_no_store() {
+    for updates in [false, true] {
+        let store = FaultyStore::new(larder::Clock::monotonic()).local();
+        let desk = desk_with(|builder| {
+            builder.stores(Stores::new(JsonCodec).store("disk", store.clone()))
+        });
+        desk.world.read().await;
+        let (write, before, after) = desk.begin(7);
+        before.wait_for_arrivals(1).await;
+        let users = &desk.world.users;
+        if updates {
+            assert!(users.update(&ann(), |value| Some(value + 1)).await.expect("no fleet"));
+        } else {
+            users.put(&ann(), 5).await.expect("memory does not fail");
+        }
+        before.open();
+        after.open();
+        write.await.expect("no panic").expect("it is committed");
+        assert_eq!(desk.memory(), None, "they overlapped");
+        assert_eq!(desk.world.read().await, Some(7), "updated: {updates}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_put_before_a_write_is_known_to_have_happened_stays_in_no_store() {
+    let store = FaultyStore::new(larder::Clock::monotonic()).local();
+    let desk =
+        desk_with(|builder| builder.stores(Stores::new(JsonCodec).store("disk", store.clone())));
+    desk.world.read().await;
+    let gate = Gate::new();
+    desk.database.next_write(Fate::CommitsInSilence(gate.clone()));
+    let users = desk.world.users.clone();
+    let write = tokio::spawn(async move { users.write(&ann(), Action::Put(7)).await });
+    desk.world.advance_past_sleepers(2, Duration::from_secs(5)).await;
+    let error = write.await.expect("no panic").expect_err("no answer came");
+    assert_eq!(error.kind(), ErrorKind::OutcomeUnknown);
+    desk.world.users.put(&ann(), 5).await.expect("memory does not fail");
+    gate.open();
+    while desk.database.truth().await != Some(7) {
+        tokio::task::yield_now().await;
+    }
+    desk.world.advance_past_sleepers(2, SETTLES).await;
+    desk.world.settle("it is over", |world| world.users.get_memory(&ann()).is_none()).await;
+    desk.world.settle("the store is told", |_| store.entries_count() == 0).await;
+    assert_eq!(desk.world.read().await, Some(7));
+}
+
 /// A value that may panic where it is cloned, which is foreign code.
 #[derive(Debug, PartialEq)]
 struct Fragile(i64);
