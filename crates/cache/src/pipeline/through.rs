@@ -94,7 +94,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         })
     }
 
-    /// Refuses what this cache or its origin cannot write.
+    /// Refuses what this cache or its origin cannot write, or not now.
     fn refuse_write(&self, writes: usize) -> Result<(Arc<dyn DynOrigin<K, V>>, WriteAbilities)> {
         let refused =
             |message| Error::new(ErrorKind::Unsupported, message).with("cache", &self.name);
@@ -115,6 +115,11 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
                 .with("writes", writes)
                 .with("limit", abilities.batch_limit)
                 .remedy("write them in smaller batches"));
+        }
+        if self.has_breaker {
+            // Before anybody gives up what he has for it.
+            let refused = self.guard.refuse_while_open(&self.clock);
+            refused.map_err(|error| error.with("cache", &self.name))?;
         }
         Ok((Arc::clone(origin), abilities))
     }

@@ -493,6 +493,25 @@ async fn what_is_put_before_a_write_is_known_to_have_happened_stays_in_no_store(
     assert_eq!(desk.world.read().await, Some(7));
 }
 
+#[tokio::test]
+async fn a_write_that_an_open_breaker_refuses_leaves_what_memory_has() {
+    let guard = larder::OriginGuard::new(
+        "db",
+        larder::Breaker::default().failures(1),
+        larder::LoadBudget::default(),
+    );
+    let desk = desk_with(|builder| {
+        builder.origin_guard(guard).policy(plain().stale_if_error(MINUTE * 10))
+    });
+    desk.world.read().await;
+    desk.database.next_write(Fate::Fails(ErrorKind::Unavailable));
+    let other = desk.world.users.write(&"bob".to_owned(), Action::Put(7)).await;
+    assert_eq!(other.expect_err("it is down").kind(), ErrorKind::Unavailable);
+    let error = desk.put(7).await.expect_err("the origin is not asked");
+    assert_eq!(error.kind(), ErrorKind::BreakerOpen);
+    assert_eq!(desk.memory(), Some(1), "nothing was sent");
+}
+
 /// A value that may panic where it is cloned, which is foreign code.
 #[derive(Debug, PartialEq)]
 struct Fragile(i64);
