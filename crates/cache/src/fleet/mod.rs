@@ -290,6 +290,9 @@ impl Fleet {
     /// # Cancel safety
     /// A dropped call is announced in the background.
     pub(crate) async fn announce(&self, announcement: Announcement) -> Announced {
+        if let Change::Written { write, .. } = announcement.change {
+            self.0.outbox.lock().forget_beginning(write);
+        }
         let posted = Posted { shared: &self.0, announcement: Some(announcement) };
         match self.0.publish(posted.announcement()).await {
             Ok(version) => {

@@ -10,7 +10,7 @@ use larder::{
     JsonCodec, LoadContext, Loaded, ManualClock, Memory, Origin, Result, Stores, Tier, Version,
     Write, WriteAbilities, Written,
 };
-use larder_testkit::faulty::{Answer, FaultyBus, FaultyStore, Gate, StoreFault};
+use larder_testkit::faulty::{Answer, FaultyBus, FaultyStore, Gate, PublishFault, StoreFault};
 
 use crate::support::*;
 
@@ -580,8 +580,13 @@ struct Node {
 }
 
 async fn node(bus: &FaultyBus, database: &Database) -> Node {
+    node_at(bus.join(), database).await
+}
+
+/// One with this place at the bus.
+async fn node_at(place: FaultyBus, database: &Database) -> Node {
     let options = FleetOptions::default().staleness_bound(MINUTE);
-    let fleet = Fleet::join(Arc::new(bus.join()), options).await.expect("it joins");
+    let fleet = Fleet::join(Arc::new(place), options).await.expect("it joins");
     let users = Cache::builder("user")
         .memory(Memory::entries(1000))
         .origin(database.clone())
@@ -624,6 +629,20 @@ async fn another_node_keeps_nothing_while_it_is_written_and_hears_when_it_is_ove
     other.comes_to_keep(7).await;
     writer.comes_to_keep(7).await;
     assert_eq!(other.desk.world.users.get_or_load(&ann()).await.expect("ok").tier(), Tier::Memory);
+}
+
+#[tokio::test]
+async fn a_beginning_that_could_not_be_told_is_not_told_after_the_end() {
+    let (bus, database) = (FaultyBus::new(), Database::new());
+    let place = bus.join();
+    let (writer, other) = (node_at(place.clone(), &database).await, node(&bus, &database).await);
+    place.script([PublishFault::Refused]);
+    writer.desk.put(7).await.expect("it is committed, and its end is told");
+    // Longer than it takes to announce what could not be.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(bus.announced(), 1);
+    let kept = tokio::time::timeout(Duration::from_secs(5), other.comes_to_keep(7)).await;
+    assert!(kept.is_ok(), "nobody writes it any more");
 }
 
 #[tokio::test]
