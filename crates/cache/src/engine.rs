@@ -10,7 +10,7 @@ use larder_memory::MemoryTier;
 
 use crate::dependencies::Dependence;
 use crate::fleet::Seat;
-use crate::flight::Flights;
+use crate::flight::{Flights, Writers};
 use crate::lower::Lower;
 use crate::origin::OriginGuard;
 use crate::policy::Policy;
@@ -39,6 +39,8 @@ pub(crate) struct Engine<K, V> {
     pub(crate) name: String,
     pub(crate) memory: MemoryTier<K, V>,
     pub(crate) flights: Flights<K, V>,
+    /// What others write at present.
+    pub(crate) writers: Writers,
     /// The tiers between memory and the origin.
     pub(crate) lower: Option<Lower<K, V>>,
     pub(crate) origin: Option<Arc<dyn DynOrigin<K, V>>>,

@@ -24,9 +24,11 @@ impl<K: CacheKey, V: CacheValue> Member for Engine<K, V> {
             Change::Written { keys, write } => {
                 let decoded = self.decode(keys);
                 Arc::clone(&self).hear_of_keys(keys, verb, version);
+                let hold = Hold(*write);
                 for key in &decoded {
-                    self.flights.release(key, Hold(*write));
+                    self.flights.release(key, hold);
                 }
+                self.writers.end(hold);
             }
             Change::Tags(tags) => {
                 let mark = |tag: &_| Mark { tag: Some(Clone::clone(tag)), verb, version };

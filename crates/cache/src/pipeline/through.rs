@@ -216,8 +216,13 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     pub(super) fn hear_of_writing(self: Arc<Self>, keys: Vec<K>, hold: Hold, within: Duration) {
         keys.iter().for_each(|key| self.flights.hold(key, hold));
         let engine = Arc::clone(&self);
+        let ended = self.writers.begin(hold);
+        let at = self.clock.precise_now() + within;
         self.runtime.spawn(async move {
-            engine.runtime.sleep_until(&engine.clock, engine.clock.precise_now() + within).await;
+            if engine.within(at, ended).await.is_some() {
+                return;
+            }
+            engine.writers.end(hold);
             for key in &keys {
                 // Whoever wrote it is gone, and what was there before may be, too.
                 if engine.flights.release(key, hold) {

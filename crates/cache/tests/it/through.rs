@@ -646,6 +646,27 @@ async fn a_beginning_that_could_not_be_told_is_not_told_after_the_end() {
 }
 
 #[tokio::test]
+async fn nobody_waits_for_the_end_of_a_write_that_was_told() {
+    let (bus, database) = (FaultyBus::new(), Database::new());
+    let (writer, other) = (node(&bus, &database).await, node(&bus, &database).await);
+    writer.desk.put(0).await.expect("it is committed");
+    other.comes_to_keep(0).await;
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let before = tasks();
+    for value in 1..=100 {
+        writer.desk.put(value).await.expect("it is committed");
+    }
+    other.comes_to_keep(100).await;
+    let few = async {
+        while tasks() > before + 10 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let ended = tokio::time::timeout(Duration::from_secs(5), few).await;
+    assert!(ended.is_ok(), "{} tasks more", tasks() - before);
+}
+
+#[tokio::test]
 async fn slow_stores_do_not_make_a_write_outlast_what_was_announced() {
     let (bus, database) = (FaultyBus::new(), Database::new());
     let other = node(&bus, &database).await;
