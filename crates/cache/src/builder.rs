@@ -334,8 +334,9 @@ impl<K: CacheKey, V: CacheValue> CacheBuilder<K, V> {
             dependence,
         });
         maintenance::start(&engine);
-        engine.attend_fleet();
+        // First: what others announce is followed from the first message on.
         engine.attend_dependencies();
+        engine.attend_fleet();
         Ok(Cache::new(engine))
     }
 }

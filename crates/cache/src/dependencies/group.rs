@@ -192,10 +192,11 @@ impl Following {
         let members: Vec<_> = steps.iter().flat_map(|step| group.members_of(step.node())).collect();
         join_all(members.iter().map(|member| Arc::clone(member).prepare())).await;
         let Some(cascade) = self.cascade.take() else { return };
+        group.touch(&cascade, self.verb, version);
+        // Only now: what is heard back is passed over because all that it touches was.
         if let Some(version) = version.filter(|_| is_announced) {
             group.note_own(version);
         }
-        group.touch(&cascade, self.verb, version);
         join_all(members.into_iter().map(Dependent::settle)).await;
     }
 }
