@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use larder_core::{KeyPattern, Tag};
+use larder_core::{KeyPattern, LEVEL_TAG, Tag};
 
 use super::bounds::CascadeBound;
 use super::graph::{DependencyGraph, Edge, TagForm, Template, Via, is_ambiguous};
@@ -447,9 +447,10 @@ impl DependencyGraph {
     /// Whether entries of a cache may have this tag.
     fn may_have(&self, node: usize, tag: &str) -> bool {
         let is_of = |form: &TagForm| tag.starts_with(&form.prefix);
-        // What depends on something has tags of that.
+        // What depends on something has tags of that, and any key those of its levels.
         self.nodes[node].tags.as_ref().is_none_or(|forms| forms.iter().any(is_of))
             || tag.starts_with('@')
+            || tag.starts_with(LEVEL_TAG)
     }
 
     /// What is known of the keys of entries with this tag.

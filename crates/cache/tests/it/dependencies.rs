@@ -414,6 +414,26 @@ async fn what_a_node_announces_itself_does_not_hide_what_it_has_not_heard() {
 }
 
 #[tokio::test]
+async fn a_prefix_of_a_cache_whose_tags_are_known_is_followed() {
+    let graph = DependencyGraph::builder()
+        .cache("line", "line:{order}:{number}")
+        .cache("total", "total:{order}")
+        .tags("line", ["product:{product}"])
+        .depends("total", "line:{order}:{number}");
+    let dependencies = group(graph);
+    let open = |name| {
+        let builder = Cache::<String, i64>::builder(name).policy(plain());
+        builder.dependencies(&dependencies)
+    };
+    let pattern = "line:{order}:{number}".parse().expect("a pattern");
+    let lines = open("line").prefixes(pattern).build().expect("a cache");
+    let totals = open("total").build().expect("a cache");
+    totals.put(&"total:7".to_owned(), 100).await.expect("put");
+    lines.remove_prefix("line:7:").await.expect("removed");
+    assert!(totals.get_memory("total:7").is_none());
+}
+
+#[tokio::test]
 async fn a_write_whose_end_nobody_tells_is_followed_when_its_time_is_up() {
     let bus = FaultyBus::new();
     let fleet = join(&bus).await;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 pub use canonical::{canonical_json, json_hash};
 pub use pattern::{KeyPattern, PatternError};
-pub use reach::{Cover, Reach, level_tag};
+pub use reach::{Cover, LEVEL_TAG, Reach, level_tag};
 pub use shared::SharedKey;
 
 /// A key as bytes: what doors receive and what tiers below memory store.
