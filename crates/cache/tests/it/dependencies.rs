@@ -434,6 +434,30 @@ async fn a_prefix_of_a_cache_whose_tags_are_known_is_followed() {
 }
 
 #[tokio::test]
+async fn a_key_that_is_spelled_otherwise_is_touched_as_well() {
+    let graph = DependencyGraph::builder()
+        .cache("discount", "{name}")
+        .cache("poster", "{name}")
+        .cache("wall", "{name}")
+        .depends("poster", "discount:{name}")
+        .depends("wall", "poster:{name}");
+    let dependencies = group(graph);
+    let open = |name| {
+        let builder = Cache::<String, i64>::builder(name).policy(plain());
+        builder.dependencies(&dependencies).build().expect("a cache")
+    };
+    let [discounts, posters, walls] = ["discount", "poster", "wall"].map(open);
+    for name in ["50%", "v2", "a:b", "50%25", "%762", "a%3Ab"] {
+        let name = name.to_owned();
+        posters.put(&name, 1).await.expect("put");
+        walls.put(&name, 1).await.expect("put");
+        discounts.remove(&name).await.expect("removed");
+        assert!(posters.get_memory(&name).is_none(), "{name}");
+        assert!(walls.get_memory(&name).is_none(), "{name}");
+    }
+}
+
+#[tokio::test]
 async fn a_write_whose_end_nobody_tells_is_followed_when_its_time_is_up() {
     let bus = FaultyBus::new();
     let fleet = join(&bus).await;
@@ -509,7 +533,7 @@ fn a_tag_whose_values_cannot_be_told_apart_touches_more() {
     assert_eq!(touched("of:Ulm:Weg:7"), ["order: the whole cache", basket]);
     assert_eq!(touched("all"), [basket]);
     // Nothing is escaped in a tag; in the tag of a dependency it is.
-    assert_eq!(touched("for:50%3A"), ["basket: key 50%253A"]);
+    assert_eq!(touched("for:50%3A"), ["basket: key 50%253A, key 50%3A"]);
     assert!(touched("offer").is_empty());
 }
 
