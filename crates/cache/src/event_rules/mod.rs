@@ -235,7 +235,7 @@ impl EventRules {
     /// [`crate::Cache::invalidate`]: it is to be sent again.
     ///
     /// # Cancel safety
-    /// A dropped call may have done a part.
+    /// A dropped call may have done a part, and the event is to be sent again.
     pub async fn accept(&self, event: &Event) -> Result<Verdict> {
         let counts = &self.0.counts;
         let verdict = self.0.accept(event).await;
@@ -275,40 +275,43 @@ impl Shared {
         Ok(touched)
     }
 
-    async fn accept(&self, event: &Event) -> Result<Verdict> {
+    async fn accept(self: &Arc<Self>, event: &Event) -> Result<Verdict> {
         let touched = self.touched(event)?;
         let mut verdict = (touched.len(), 0, 0, 0);
         if touched.is_empty() {
             return Ok(Verdict::Applied { rules: 0, keys: 0, tags: 0, caches: 0 });
         }
-        let Some(claim) = self.claim(event).await else { return Ok(Verdict::Repeated) };
+        let Some(mut claim) = self.claim(event).await else { return Ok(Verdict::Repeated) };
         for it in touched {
             verdict.1 += it.keys.len();
             verdict.2 += it.tags.len();
             verdict.3 += it.caches.len();
             if let Err(error) = self.targets.invalidate(it).await {
-                self.give_back(claim).await;
+                claim.give_back().await;
                 return Err(error.with("event", &event.name));
             }
         }
+        claim.name = None;
         let (rules, keys, tags, caches) = verdict;
         Ok(Verdict::Applied { rules, keys, tags, caches })
     }
 
     /// Remembers an event's id, here and where others see it. `None`: it is known.
-    async fn claim(&self, event: &Event) -> Option<Claim> {
-        let Some(id) = &event.id else { return Some(Claim::default()) };
+    async fn claim(self: &Arc<Self>, event: &Event) -> Option<Claim> {
+        let claim = |name| Claim { shared: Arc::clone(self), name, token: None };
+        let Some(id) = &event.id else { return Some(claim(None)) };
         let name = format!("event:{}:{id}", event.name);
         if !self.remembered.lock().note(&name, Instant::now()) {
             return None;
         }
-        let mut claim = Claim { name: Some(name.clone()), token: None };
+        let mut claim = claim(Some(name.clone()));
         if let Some(lease) = &self.lease {
             let key = [Key::new(&name)];
             // One that cannot be asked does not keep an event from taking effect: that
             // it does so twice is harmless.
             match lease.acquire_many(&key, self.remember_for).await.map(|it| it.into_iter().next())
             {
+                // Whoever has it may fail: then it is sent again, perhaps to this process.
                 Ok(Some(LeaseGrant::Held(_))) => return None,
                 Ok(Some(LeaseGrant::Granted(token))) => claim.token = Some(token),
                 Ok(None) => {}
@@ -317,21 +320,45 @@ impl Shared {
         }
         Some(claim)
     }
+}
 
+/// An event that is being acted upon, by its id if it has one. Dropped before all of it
+/// was done it is not known any more: it will be sent again.
+struct Claim {
+    shared: Arc<Shared>,
+    /// Taken out once it is done, or given back.
+    name: Option<String>,
+    token: Option<LeaseToken>,
+}
+
+impl Claim {
     /// It is to be sent again.
-    async fn give_back(&self, claim: Claim) {
-        let Some(name) = claim.name else { return };
-        self.remembered.lock().forget(&name);
-        if let (Some(lease), Some(token)) = (&self.lease, claim.token) {
-            let _ = lease.release_many(&[(Key::new(&name), token)]).await;
+    async fn give_back(&mut self) {
+        if let Some(release) = self.forget() {
+            release.await;
         }
+    }
+
+    /// Forgets it here. Returns what forgets it elsewhere.
+    fn forget(&mut self) -> Option<impl Future<Output = ()> + Send + use<>> {
+        let name = self.name.take()?;
+        self.shared.remembered.lock().forget(&name);
+        let lease = [(Key::new(&name), self.token?)];
+        let desk = self.shared.lease.clone()?;
+        Some(async move {
+            // One that cannot be given back runs out.
+            let _ = desk.release_many(&lease).await;
+        })
     }
 }
 
-#[derive(Default)]
-struct Claim {
-    name: Option<String>,
-    token: Option<LeaseToken>,
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let release = self.forget();
+        if let (Some(release), Ok(runtime)) = (release, tokio::runtime::Handle::try_current()) {
+            runtime.spawn(release);
+        }
+    }
 }
 
 impl EventRulesBuilder {

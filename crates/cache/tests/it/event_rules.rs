@@ -1,9 +1,11 @@
 //! What events of other services invalidate: all of it, once, or nothing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use larder::event_rules::{CacheSet, Event, EventRule, EventRules, Verdict};
+use larder::event_rules::{CacheSet, Event, EventRule, EventRules, EventTargets, Touched, Verdict};
 use larder::{Cache, ErrorKind};
+use larder_core::BoxFuture;
 use larder_testkit::faulty::FaultyLease;
 use serde_json::{Value, json};
 
@@ -124,4 +126,43 @@ async fn events_come_in_envelopes() {
     for event in [Event::new("", Value::Null), Event::new(&"x".repeat(300), Value::Null)] {
         assert!(bank.rules.accept(&event).await.is_err());
     }
+}
+
+/// Never comes to an end until told.
+#[derive(Clone, Default)]
+struct Slow(Arc<std::sync::atomic::AtomicBool>);
+
+impl EventTargets for Slow {
+    fn check(&self, _: &Touched) -> larder::Result<()> {
+        Ok(())
+    }
+
+    fn invalidate(&self, _: Touched) -> BoxFuture<'_, larder::Result<()>> {
+        let may_end = self.0.load(std::sync::atomic::Ordering::SeqCst);
+        Box::pin(async move { if may_end { Ok(()) } else { std::future::pending().await } })
+    }
+}
+
+#[tokio::test]
+async fn an_event_whose_call_was_dropped_half_way_is_not_taken_for_done() {
+    let lease = FaultyLease::new();
+    let slow = Slow::default();
+    let open = || {
+        let rule = EventRule::on("trade.executed").key("portfolio:{account}").expect("a template");
+        EventRules::builder(slow.clone()).rule(rule).lease(Arc::new(lease.clone())).build()
+    };
+    let (one, other) = (open(), open());
+    let event = trade("1");
+    let dropped = tokio::time::timeout(Duration::from_millis(20), one.accept(&event)).await;
+    assert!(dropped.is_err(), "it goes on for ever");
+    slow.0.store(true, std::sync::atomic::Ordering::SeqCst);
+    // Elsewhere, too, once it is known there.
+    let accepted = async {
+        while other.accept(&event).await.expect("it is accepted") == Verdict::Repeated {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), accepted).await.expect("it is sent again");
+    assert_eq!(other.accept(&event).await.expect("it is known"), Verdict::Repeated);
+    assert_eq!(one.accept(&event).await.expect("it is known"), Verdict::Repeated);
 }
