@@ -13,7 +13,7 @@ use crate::cache::Cache;
 use crate::dependencies::{Dependence, Dependencies, FieldRule};
 use crate::engine::{CacheKey, CacheValue, Engine, Levels, Rules};
 use crate::fleet::{Fleet, Seat};
-use crate::flight::Flights;
+use crate::flight::{Flights, Writers};
 use crate::lower::{Lower, Stores};
 use crate::maintenance;
 use crate::origin::{Breaker, LoadBudget, OriginGuard};
@@ -313,6 +313,7 @@ impl<K: CacheKey, V: CacheValue> CacheBuilder<K, V> {
             name,
             memory: MemoryTier::new(options),
             flights: Flights::new(),
+            writers: Writers::default(),
             lower,
             origin,
             guard,
@@ -333,8 +334,9 @@ impl<K: CacheKey, V: CacheValue> CacheBuilder<K, V> {
             dependence,
         });
         maintenance::start(&engine);
-        engine.attend_fleet();
+        // First: what others announce is followed from the first message on.
         engine.attend_dependencies();
+        engine.attend_fleet();
         Ok(Cache::new(engine))
     }
 }

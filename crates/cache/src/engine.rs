@@ -10,7 +10,7 @@ use larder_memory::MemoryTier;
 
 use crate::dependencies::Dependence;
 use crate::fleet::Seat;
-use crate::flight::Flights;
+use crate::flight::{Flights, Writers};
 use crate::lower::Lower;
 use crate::origin::OriginGuard;
 use crate::policy::Policy;
@@ -39,6 +39,8 @@ pub(crate) struct Engine<K, V> {
     pub(crate) name: String,
     pub(crate) memory: MemoryTier<K, V>,
     pub(crate) flights: Flights<K, V>,
+    /// What others write at present.
+    pub(crate) writers: Writers,
     /// The tiers between memory and the origin.
     pub(crate) lower: Option<Lower<K, V>>,
     pub(crate) origin: Option<Arc<dyn DynOrigin<K, V>>>,
@@ -102,11 +104,14 @@ impl<K> Levels<K> {
 
 impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     /// The fence token of a load that begins now: a change that is numbered after
-    /// it wins. In a fleet the bus numbers changes, and the highest number heard
-    /// of claims no more than is true.
+    /// it wins. In a fleet the bus numbers changes, and the highest number up to which
+    /// the caches here have heard of all claims no more than is true. That of a change
+    /// of this process would, while an earlier one of others is on its way: what is
+    /// read in a cache here may be of before that, and what is about to be written
+    /// after it is not held here yet.
     pub(crate) fn begin_version(&self) -> Version {
         match &self.seat {
-            Some(seat) => seat.fleet.heard(),
+            Some(seat) => seat.fleet.complete(),
             None => self.memory.versions().next(),
         }
     }

@@ -54,8 +54,8 @@ pub use journal::{
     JournalProfile, JournalRecord, JournalUsage, LaneClaim, Survives,
 };
 pub use key::{
-    Cover, Key, KeyBuilder, KeyPattern, PatternError, Reach, SharedKey, canonical_json, json_hash,
-    level_tag,
+    Cover, Key, KeyBuilder, KeyPattern, LEVEL_TAG, PatternError, Reach, SharedKey, canonical_json,
+    json_hash, level_tag,
 };
 pub use lease::{DynLease, Lease, LeaseGrant, LeaseToken};
 pub use loaded::{LoadCause, LoadContext, Loaded, Outcome};

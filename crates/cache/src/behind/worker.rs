@@ -1,4 +1,5 @@
 use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use larder_core::{
 use super::attempt::{self, Refusal};
 use super::fold::{Batch, BatchLimits};
 use super::lane::Lane;
+use super::options::BehindObserver;
 use super::retry::pause;
 use super::shared::Shared;
 use super::statistics::count;
@@ -191,9 +193,7 @@ impl Worker {
                 }
                 Written::Missing => (DeathCause::Missing, "there is no such key to change"),
                 _ => {
-                    if let Some(observer) = &self.shared.options.observer {
-                        observer.applied(&self.strand.cache, &batch.writes[index], answer);
-                    }
+                    self.tell(|it| it.applied(&self.strand.cache, &batch.writes[index], answer));
                     continue;
                 }
             };
@@ -275,9 +275,14 @@ impl Worker {
             reason = &*death.reason,
             "a write behind became a dead letter"
         );
-        if let Some(observer) = &self.shared.options.observer {
-            observer.buried(&DeadLetter { lane: self.strand.lane, record, death: death.clone() });
-        }
+        let letter = || DeadLetter { lane: self.strand.lane, record, death: death.clone() };
+        self.tell(|observer| observer.buried(&letter()));
+    }
+
+    /// Tells whoever observes, who is foreign code: that it panics stops no lane.
+    fn tell(&self, what: impl FnOnce(&dyn BehindObserver)) {
+        let Some(observer) = &self.shared.options.observer else { return };
+        let _ = catch_unwind(AssertUnwindSafe(|| what(&**observer)));
     }
 
     async fn finish(&self, offsets: Vec<u64>) {

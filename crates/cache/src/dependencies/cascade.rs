@@ -8,10 +8,10 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use larder_core::{KeyPattern, Tag};
+use larder_core::{KeyPattern, LEVEL_TAG, Tag};
 
 use super::bounds::CascadeBound;
-use super::graph::{DependencyGraph, Edge, TagForm, Template, Via, is_ambiguous};
+use super::graph::{DependencyGraph, Edge, Node, TagForm, Template, Via, is_ambiguous};
 
 /// Something of a cache or a service that changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -297,18 +297,27 @@ impl<'g> Course<'g> {
         let Some(pattern) = &graph.nodes[node].pattern else {
             return self.reach_all(node, depth);
         };
-        let text = pattern.key(set.iter().flatten());
-        let key = graph.nodes[node].strip(&text).to_owned();
+        // Nobody knows how those spell it who make the keys.
+        let values: Vec<&String> = set.iter().flatten().collect();
+        let keys: Vec<String> = {
+            let spelled = pattern.spellings(&values);
+            spelled.iter().map(|text| graph.nodes[node].strip(text).to_owned()).collect()
+        };
         let reached = self.at(node);
-        if reached.is_all || reached.keys.contains(&key) {
+        let before = reached.keys.len();
+        if reached.is_all {
             return;
         }
-        reached.keys.insert(key);
+        reached.keys.extend(keys);
+        let added = reached.keys.len() - before;
+        if added == 0 {
+            return;
+        }
         if reached.keys.len() > graph.bounds.keys {
             self.bounds.push((node, CascadeBound::Keys));
             return self.reach_all(node, depth);
         }
-        self.noted += 1;
+        self.noted += added;
         self.open(node, set, depth);
     }
 
@@ -447,9 +456,10 @@ impl DependencyGraph {
     /// Whether entries of a cache may have this tag.
     fn may_have(&self, node: usize, tag: &str) -> bool {
         let is_of = |form: &TagForm| tag.starts_with(&form.prefix);
-        // What depends on something has tags of that.
+        // What depends on something has tags of that, and any key those of its levels.
         self.nodes[node].tags.as_ref().is_none_or(|forms| forms.iter().any(is_of))
             || tag.starts_with('@')
+            || tag.starts_with(LEVEL_TAG)
     }
 
     /// What is known of the keys of entries with this tag.
@@ -466,11 +476,16 @@ impl DependencyGraph {
         let Some(source) = edge.source else {
             return text.map(|tag| format!("@tag:{tag}")).into_iter().collect();
         };
-        let name = &self.nodes[source].name;
-        match text {
-            Some(key) => vec![format!("@{key}"), loader_tag_of_many(name)],
-            None => vec![loader_tag(name)],
+        let Node { name, pattern, .. } = &self.nodes[source];
+        let Some(key) = text else { return vec![loader_tag(name)] };
+        let values = pattern.as_ref().and_then(|pattern| pattern.match_key(&key));
+        let spelled = pattern.as_ref().zip(values).map(|(it, values)| it.spellings(&values));
+        let mut keys = spelled.unwrap_or_default();
+        if !keys.iter().any(|known| *known == key) {
+            keys.push(key.into_owned());
         }
+        let tags = keys.iter().map(|key| format!("@{key}"));
+        tags.chain([loader_tag_of_many(name)]).collect()
     }
 }
 

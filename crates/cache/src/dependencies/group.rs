@@ -14,6 +14,7 @@ use super::cascade::{Cascade, Touch, Touched};
 use super::graph::DependencyGraph;
 use super::{CascadeBound, Step};
 use crate::fleet::{Fleet, Listener};
+use crate::flight::{Hold, Writers};
 
 /// A cache that may be touched.
 pub(crate) trait Dependent: Send + Sync {
@@ -89,7 +90,7 @@ struct Group {
     /// The latest changes of this process that it has followed itself.
     own: Mutex<VecDeque<Version>>,
     /// Writes that have begun and not ended.
-    writing: Mutex<HashSet<u64>>,
+    writers: Writers,
     counts: [AtomicU64; 5],
     /// The bounds that were logged: each is once for each cache.
     logged: Mutex<HashSet<(usize, CascadeBound)>>,
@@ -108,7 +109,7 @@ impl Dependencies {
             members,
             fleet: Mutex::default(),
             own: Mutex::default(),
-            writing: Mutex::default(),
+            writers: Writers::default(),
             counts: Default::default(),
             logged: Mutex::default(),
         }))
@@ -191,10 +192,11 @@ impl Following {
         let members: Vec<_> = steps.iter().flat_map(|step| group.members_of(step.node())).collect();
         join_all(members.iter().map(|member| Arc::clone(member).prepare())).await;
         let Some(cascade) = self.cascade.take() else { return };
+        group.touch(&cascade, self.verb, version);
+        // Only now: what is heard back is passed over because all that it touches was.
         if let Some(version) = version.filter(|_| is_announced) {
             group.note_own(version);
         }
-        group.touch(&cascade, self.verb, version);
         join_all(members.into_iter().map(Dependent::settle)).await;
     }
 }
@@ -217,13 +219,13 @@ impl Listener for Group {
         let Announcement { cache, change, verb } = announcement;
         match change {
             Change::Writing { keys, write, within } => {
-                if self.is_touching(cache, keys) && self.writing.lock().insert(*write) {
-                    self.expect_end(announcement, keys, *write, *within);
+                if self.is_touching(cache, keys) {
+                    self.expect_end(announcement, keys, Hold(*write), *within);
                 }
                 return;
             }
             Change::Written { write, .. } => {
-                self.writing.lock().remove(write);
+                self.writers.end(Hold(*write));
             }
             _ => {}
         }
@@ -276,15 +278,18 @@ impl Group {
         self: &Arc<Self>,
         announcement: &Announcement,
         keys: &[Key],
-        write: u64,
+        hold: Hold,
         within: std::time::Duration,
     ) {
+        let ended = self.writers.begin(hold);
         let (group, cache) = (Arc::downgrade(self), announcement.cache.clone());
         let keys = keys.to_vec();
         tokio::spawn(async move {
-            tokio::time::sleep(within).await;
+            if tokio::time::timeout(within, ended).await.is_ok() {
+                return;
+            }
             let Some(group) = group.upgrade() else { return };
-            if group.writing.lock().remove(&write)
+            if group.writers.end(hold)
                 && let Some(Some(fleet)) = &*group.fleet.lock()
             {
                 let change = Change::Keys(keys);

@@ -10,7 +10,7 @@ use larder_core::{BusEvent, BusMessage, BusPosition, DynSubscription, Version};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Member, Place, Shared};
+use super::{Member, Place, Progress, Shared};
 
 /// Between two attempts to subscribe.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -155,12 +155,12 @@ impl Shared {
     /// is true of them.
     fn reach(&self, position: BusPosition, version: Version) {
         let ear = self.ears.load(Ordering::Acquire);
-        *self.place.lock() = Some(Place { position, version, ear });
+        self.proceed(|progress| progress.reach(Place { position, version, ear }));
     }
 
     fn begin_anew(&self, version: Version) {
         self.observe(version);
-        *self.place.lock() = None;
+        self.proceed(Progress::begin_anew);
         self.ears.fetch_add(1, Ordering::AcqRel);
         for member in self.all_members() {
             member.begin_anew(version);

@@ -35,6 +35,7 @@ use tokio::time::Instant;
 pub use options::FleetOptions;
 use outbox::Outbox;
 pub(crate) use place::Place;
+use place::Progress;
 pub(crate) use replay::Replayed;
 pub(crate) use seat::{Announced, Seat};
 
@@ -114,14 +115,16 @@ pub struct FleetStatistics {
 struct Shared {
     bus: Arc<dyn DynBus>,
     options: FleetOptions,
-    /// The highest version heard of: with it every load begins.
+    /// The highest version heard of.
     heard: AtomicU64,
+    /// The highest version up to which nothing is unheard: with it every load begins.
+    complete: AtomicU64,
     members: Mutex<HashMap<String, Vec<Weak<dyn Member>>>>,
     listeners: Mutex<Vec<Weak<dyn Listener>>>,
     /// When the last sign of life came, and how old it was.
     current: Mutex<Option<(Instant, Duration)>>,
     /// How far has been heard.
-    place: Mutex<Option<Place>>,
+    progress: Mutex<Progress>,
     /// How often listening was begun.
     ears: AtomicU64,
     /// Takes who wants to hear what was said before.
@@ -159,10 +162,11 @@ impl Fleet {
             bus,
             options,
             heard: AtomicU64::new(0),
+            complete: AtomicU64::new(0),
             members: Mutex::default(),
             listeners: Mutex::default(),
             current: Mutex::default(),
-            place: Mutex::default(),
+            progress: Mutex::default(),
             ears: AtomicU64::new(0),
             replays,
             outbox: Mutex::default(),
@@ -232,6 +236,12 @@ impl Fleet {
         self.0.heard()
     }
 
+    /// The highest version up to which every change was heard by the caches here, or is
+    /// this process' own: with it every load begins.
+    pub(crate) fn complete(&self) -> Version {
+        Version::new(self.0.complete.load(Ordering::Acquire))
+    }
+
     /// How far has been heard; `None` until anything was.
     pub(crate) fn place(&self) -> Option<Place> {
         self.0.place()
@@ -280,6 +290,9 @@ impl Fleet {
     /// # Cancel safety
     /// A dropped call is announced in the background.
     pub(crate) async fn announce(&self, announcement: Announcement) -> Announced {
+        if let Change::Written { write, .. } = announcement.change {
+            self.0.outbox.lock().forget_beginning(write);
+        }
         let posted = Posted { shared: &self.0, announcement: Some(announcement) };
         match self.0.publish(posted.announcement()).await {
             Ok(version) => {
@@ -309,7 +322,14 @@ impl Shared {
 
     /// How far has been heard; `None` until anything was.
     fn place(&self) -> Option<Place> {
-        *self.place.lock()
+        self.progress.lock().place()
+    }
+
+    /// Notes what became of what is heard and announced.
+    fn proceed(&self, proceed: impl FnOnce(&mut Progress)) {
+        let mut progress = self.progress.lock();
+        proceed(&mut progress);
+        self.complete.store(progress.complete().get(), Ordering::Release);
     }
 
     fn observe(&self, version: Version) {
@@ -325,6 +345,7 @@ impl Shared {
         match &published {
             Ok(version) => {
                 self.observe(*version);
+                self.proceed(|progress| progress.announced(*version));
                 self.counts.announced.fetch_add(1, Ordering::Relaxed);
             }
             Err(_) => {

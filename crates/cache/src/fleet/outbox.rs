@@ -31,6 +31,8 @@ pub(super) struct Outbox {
     unsaid: VecDeque<Unsaid>,
     /// Taken out to be announced at this moment.
     under_way: usize,
+    /// Writes that have ended since then.
+    over: Vec<u64>,
     announced: Arc<Notify>,
 }
 
@@ -59,6 +61,21 @@ impl Outbox {
             let unsaid = |announcement| Unsaid { announcement, said: None };
             self.unsaid = all.into_iter().map(unsaid).collect();
         }
+    }
+
+    /// A write has ended. That it begins is said to nobody after that: he would wait
+    /// for an end that he has heard of.
+    pub(super) fn forget_beginning(&mut self, write: u64) {
+        self.unsaid.retain(|unsaid| begins(&unsaid.announcement) != Some(write));
+        if self.under_way > 0 {
+            self.over.push(write);
+        }
+    }
+
+    /// Whether something that could not be announced is still to be.
+    fn is_due(&mut self, unsaid: &Unsaid) -> bool {
+        let over = std::mem::take(&mut self.over);
+        begins(&unsaid.announcement).is_none_or(|write| !over.contains(&write))
     }
 
     pub(super) fn note_sent(&mut self, announcement: Announcement) {
@@ -96,6 +113,9 @@ impl Outbox {
     /// together with what they stand for as well.
     fn put_off(&mut self, refused: Unsaid, error: &Error) {
         self.under_way -= 1;
+        if !self.is_due(&refused) {
+            return;
+        }
         if error.kind() != ErrorKind::InvalidInput {
             return self.unsaid.push_back(refused);
         }
@@ -108,11 +128,12 @@ impl Outbox {
 
     fn settle(&mut self, unsaid: Unsaid, is_sent: bool) {
         self.under_way -= 1;
+        let is_due = self.is_due(&unsaid);
         if is_sent {
             // What is said again is not kept for longer than what is said once.
             self.note_said(unsaid.said.unwrap_or_else(Instant::now), unsaid.announcement);
             self.announced.notify_waiters();
-        } else {
+        } else if is_due {
             self.unsaid.push_front(unsaid);
         }
     }
@@ -146,6 +167,14 @@ pub(super) async fn post(fleet: Weak<Shared>, mail: Arc<Notify>) {
         let jittered = pause.mul_f64(0.5 + fastrand::f64() / 2.0);
         let _ = tokio::time::timeout(jittered, mail.notified()).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// The write that this says will be.
+fn begins(announcement: &Announcement) -> Option<u64> {
+    match announcement.change {
+        Change::Writing { write, .. } => Some(write),
+        _ => None,
     }
 }
 

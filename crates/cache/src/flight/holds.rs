@@ -6,10 +6,35 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 use foldhash::fast::RandomState;
+use tokio::sync::oneshot;
+
+use crate::sync::Mutex;
 
 /// A write under way, by a number that no other has, whichever node makes it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Hold(pub(crate) u64);
+
+/// The writes that somebody waits for, in case their end is never told: nobody waits
+/// for longer than they take.
+#[derive(Default)]
+pub(crate) struct Writers(Mutex<HashMap<Hold, oneshot::Sender<()>, RandomState>>);
+
+impl Writers {
+    /// Returns what ends when the write does. Whoever waited for it before does not
+    /// any more.
+    pub(crate) fn begin(&self, hold: Hold) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        let replaced = self.0.lock().insert(hold, sender);
+        drop(replaced);
+        receiver
+    }
+
+    /// Returns whether anybody waited for it.
+    pub(crate) fn end(&self, hold: Hold) -> bool {
+        let ended = self.0.lock().remove(&hold);
+        ended.is_some()
+    }
+}
 
 /// The holds on keys, several on one where several write it.
 pub(super) struct Holds<K>(HashMap<K, Vec<Hold>, RandomState>);

@@ -25,8 +25,8 @@ use larder_core::{Error, LoadCause, Moment, Tags, Ttl, Version};
 use larder_memory::Resident;
 use tokio::sync::Notify;
 
-pub(crate) use holds::Hold;
 use holds::Holds;
+pub(crate) use holds::{Hold, Writers};
 
 use crate::hit::{Held, Tier};
 use crate::sync::Mutex;

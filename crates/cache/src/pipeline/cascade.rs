@@ -18,6 +18,11 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         dependence.group().join(dependence.node(), Arc::downgrade(&member));
     }
 
+    /// Whether anything in this cache is computed from others.
+    pub(super) fn is_dependent(&self) -> bool {
+        self.dependence.as_ref().is_some_and(Dependence::is_dependent)
+    }
+
     /// What a change of keys is to touch, here and in the stores; other nodes see to
     /// that themselves when they hear of the change. To be begun before anything is
     /// waited for, and finished once the change is done.

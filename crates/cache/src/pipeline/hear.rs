@@ -10,7 +10,7 @@ use larder_memory::Resident;
 use crate::engine::{CacheKey, CacheValue, Engine};
 use crate::fleet::{Member, Place};
 use crate::flight::Hold;
-use crate::lower::Lower;
+use crate::lower::{Lower, StoreTier};
 
 impl<K: CacheKey, V: CacheValue> Member for Engine<K, V> {
     fn hear(self: Arc<Self>, change: &Change, verb: Verb, version: Version) {
@@ -24,9 +24,11 @@ impl<K: CacheKey, V: CacheValue> Member for Engine<K, V> {
             Change::Written { keys, write } => {
                 let decoded = self.decode(keys);
                 Arc::clone(&self).hear_of_keys(keys, verb, version);
+                let hold = Hold(*write);
                 for key in &decoded {
-                    self.flights.release(key, Hold(*write));
+                    self.flights.release(key, hold);
                 }
+                self.writers.end(hold);
             }
             Change::Tags(tags) => {
                 let mark = |tag: &_| Mark { tag: Some(Clone::clone(tag)), verb, version };
@@ -49,7 +51,7 @@ impl<K: CacheKey, V: CacheValue> Member for Engine<K, V> {
     fn missed_below(&self, version: Version) {
         self.doubt_memory_below(version);
         for tier in self.lower.iter().flat_map(|lower| &lower.tiers) {
-            match tier.follows_bus_in_step() {
+            match self.knows_what_was_missed(tier) {
                 true => tier.ask_anew(),
                 false => tier.doubt_below(version),
             }
@@ -62,7 +64,7 @@ impl<K: CacheKey, V: CacheValue> Member for Engine<K, V> {
             match tier.hearing() {
                 Some(hearing) => hearing.begin_anew(),
                 // As it is to a process that starts.
-                None if tier.follows_bus_in_step() => tier.ask_anew(),
+                None if self.knows_what_was_missed(tier) => tier.ask_anew(),
                 None => tier.doubt_below(version),
             }
         }
@@ -93,6 +95,13 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             self.doubted_below.fetch_max(seat.fleet.heard().get(), Ordering::AcqRel);
         }
         self.catch_up_later();
+    }
+
+    /// Whether a store has heard what this process has not: it follows the bus in step,
+    /// and nothing in this cache is touched by what is said of others. Of that only
+    /// those tell it who have heard it, and perhaps nobody else has.
+    fn knows_what_was_missed(&self, tier: &StoreTier) -> bool {
+        tier.follows_bus_in_step() && !self.is_dependent()
     }
 
     /// What memory has of older versions is to be asked for below again.

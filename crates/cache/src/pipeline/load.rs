@@ -142,7 +142,8 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             self.fill(fills).await;
             for flight in forgotten {
                 let at = flight.begun().above();
-                self.invalidate_stores(&flight.key, at, Verb::Remove, false).await;
+                let key = std::slice::from_ref(&flight.key);
+                self.invalidate_stores(key, at, Verb::Remove, false).await;
             }
         }
     }

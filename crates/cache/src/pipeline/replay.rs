@@ -107,8 +107,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         }
         let after = past.heard.map(|heard| heard.position);
         // What depends on other caches is touched by what is said of them.
-        let is_dependent = self.dependence.as_ref().is_some_and(|it| it.is_dependent());
-        let cache = (!is_dependent).then_some(self.name.as_str());
+        let cache = (!self.is_dependent()).then_some(self.name.as_str());
         let mut replayed = seat.fleet.replay(cache, after, past.newest.above());
         let mut untold = 0;
         loop {

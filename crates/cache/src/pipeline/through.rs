@@ -49,6 +49,13 @@ struct Writing<K: CacheKey, V: CacheValue> {
     abilities: WriteAbilities,
     writes: Vec<Write<K, V>>,
     terms: WriteTerms,
+    held: Held<K>,
+}
+
+/// The keys of a write, by which they are held.
+#[derive(Clone)]
+struct Held<K> {
+    keys: Arc<[K]>,
     hold: Hold,
 }
 
@@ -66,11 +73,18 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         let (origin, abilities) = self.refuse_write(writes.len())?;
         let crew = Crew::new(self);
         self.runtime.check(&self.clock).and_then(|()| self.refuse_when_closing())?;
-        let hold = Hold(fastrand::u64(..));
-        let writing = Writing { crew, origin, abilities, writes, terms, hold };
+        let keys = writes.iter().map(|write| write.key.clone()).collect();
+        let held = Held { keys, hold: Hold(fastrand::u64(..)) };
+        let (engine, at_the_end) = (Arc::clone(self), held.clone());
+        let writing = Writing { crew, origin, abilities, writes, terms, held };
         let (tell, told) = oneshot::channel();
         self.runtime.spawn(async move {
-            let outcome = writing.make().await;
+            // Keys and values are foreign code, wherever they are cloned or spelled.
+            let made = AssertUnwindSafe(writing.make()).catch_unwind().await;
+            let outcome = made.unwrap_or_else(|_| {
+                engine.linger(at_the_end, abilities.settles_within);
+                Err(unanswered("a key or a value panicked in a write").into())
+            });
             // Whoever asked may have left.
             let _ = tell.send(outcome);
         });
@@ -80,7 +94,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         })
     }
 
-    /// Refuses what this cache or its origin cannot write.
+    /// Refuses what this cache or its origin cannot write, or not now.
     fn refuse_write(&self, writes: usize) -> Result<(Arc<dyn DynOrigin<K, V>>, WriteAbilities)> {
         let refused =
             |message| Error::new(ErrorKind::Unsupported, message).with("cache", &self.name);
@@ -102,13 +116,25 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
                 .with("limit", abilities.batch_limit)
                 .remedy("write them in smaller batches"));
         }
+        if self.has_breaker {
+            // Before anybody gives up what he has for it.
+            let refused = self.guard.refuse_while_open(&self.clock);
+            refused.map_err(|error| error.with("cache", &self.name))?;
+        }
         Ok((Arc::clone(origin), abilities))
     }
 
-    /// For how long nothing may be kept of a key after its write was announced.
+    /// For how long nothing may be kept of a key after its write was announced: until
+    /// that is acknowledged, the stores have been asked what they remember, which are
+    /// two calls, and told, the origin has answered, and what it has not answered has
+    /// happened or never will.
     pub(crate) fn write_ends_within(&self, abilities: &WriteAbilities) -> Duration {
         const MARGIN: Duration = Duration::from_secs(1);
-        self.policy.load().hard_timeout + abilities.settles_within + MARGIN
+        let bus = self.seat.as_ref().map_or(Duration::ZERO, |seat| seat.fleet.timeout());
+        let store = self.lower.as_ref().map_or(Duration::ZERO, |lower| lower.timeout);
+        let stores = store.saturating_mul(3);
+        let origin = self.policy.load().hard_timeout.saturating_add(abilities.settles_within);
+        origin.saturating_add(bus).saturating_add(stores).saturating_add(MARGIN)
     }
 
     /// What this node keeps may be what was there before a write that it has not heard
@@ -123,36 +149,80 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     }
 
     /// Tells the other nodes that a write is over, and has what is read of its keys kept
-    /// again.
-    async fn end_write(&self, keys: &[K], hold: Hold) -> Result<()> {
-        let following = self.follow_keys(keys, Verb::Remove);
+    /// again. `forgotten` are those of which nothing is kept here.
+    async fn end_write(&self, held: &Held<K>, forgotten: &[K]) -> Result<()> {
+        let Held { keys, hold } = held;
+        let following = self.follow_keys(keys.iter(), Verb::Remove);
         let (version, outcome) = match &self.seat {
-            None => (Version::ZERO, Ok(())),
+            None => {
+                self.forget_below(forgotten).await;
+                (Version::ZERO, Ok(()))
+            }
             Some(seat) => {
                 let keys_told: Vec<Key> = keys.iter().map(seat.encode).collect();
                 let change = Change::Written { keys: keys_told, write: hold.0 };
                 let Announced { version, outcome } =
                     seat.announce(&self.name, change, Verb::Remove).await;
-                for key in keys {
-                    self.invalidate_stores(key, version, Verb::Remove, outcome.is_ok()).await;
-                    self.remove_in_memory(key);
-                }
+                self.invalidate_stores(keys, version, Verb::Remove, outcome.is_ok()).await;
+                self.forget_in_memory(keys);
                 (version, outcome)
             }
         };
-        keys.iter().for_each(|key| {
-            self.flights.release(key, hold);
-        });
+        self.release(held);
         self.finish(following, version, outcome.is_ok()).await;
         outcome
+    }
+
+    /// Has the stores give up what somebody put while it was written, and takes out
+    /// what was read of that.
+    async fn forget_below(&self, keys: &[K]) {
+        if self.lower.is_none() || keys.is_empty() {
+            return;
+        }
+        let at = self.memory.versions().next();
+        self.invalidate_stores(keys, at, Verb::Remove, false).await;
+        self.forget_in_memory(keys);
+    }
+
+    fn forget_in_memory(&self, keys: &[K]) {
+        keys.iter().for_each(|key| {
+            self.remove_in_memory(key);
+        });
+    }
+
+    fn release(&self, Held { keys, hold }: &Held<K>) {
+        keys.iter().for_each(|key| {
+            self.flights.release(key, *hold);
+        });
+    }
+
+    /// Waits in the background until what was sent and not answered has happened or
+    /// never will, and only then lets anything be kept again.
+    fn linger(self: &Arc<Self>, held: Held<K>, settles_within: Duration) {
+        let engine = Arc::clone(self);
+        self.forget_in_memory(&held.keys);
+        self.runtime.spawn(async move {
+            let settled = engine.clock.precise_now() + settles_within;
+            engine.runtime.sleep_until(&engine.clock, settled).await;
+            engine.forget_in_memory(&held.keys);
+            // What cannot be announced now is announced later.
+            let end = engine.end_write(&held, &held.keys);
+            let _ = AssertUnwindSafe(end).catch_unwind().await;
+            engine.release(&held);
+        });
     }
 
     /// Another node, or this one, is about to write these keys.
     pub(super) fn hear_of_writing(self: Arc<Self>, keys: Vec<K>, hold: Hold, within: Duration) {
         keys.iter().for_each(|key| self.flights.hold(key, hold));
         let engine = Arc::clone(&self);
+        let ended = self.writers.begin(hold);
+        let at = self.clock.precise_now() + within;
         self.runtime.spawn(async move {
-            engine.runtime.sleep_until(&engine.clock, engine.clock.precise_now() + within).await;
+            if engine.within(at, ended).await.is_some() {
+                return;
+            }
+            engine.writers.end(hold);
             for key in &keys {
                 // Whoever wrote it is gone, and what was there before may be, too.
                 if engine.flights.release(key, hold) {
@@ -166,41 +236,39 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
 impl<K: CacheKey, V: CacheValue> Writing<K, V> {
     async fn make(mut self) -> Outcome<V> {
         let engine = Arc::clone(&self.crew.engine);
-        self.keys().for_each(|key| engine.flights.hold(key, self.hold));
+        let Held { keys, hold } = self.held.clone();
+        keys.iter().for_each(|key| engine.flights.hold(key, hold));
         let (version, is_announced) = self.announce_begin().await;
-        for key in self.keys() {
-            engine.invalidate_stores(key, version, Verb::Remove, is_announced).await;
-        }
+        engine.invalidate_stores(&keys, version, Verb::Remove, is_announced).await;
         let deadline = engine.clock.precise_now() + engine.policy.load().hard_timeout;
         let flights = self.board(deadline);
         let (read_at, started) = (engine.clock.now(), engine.clock.precise_now());
         let outcome = self.send(deadline).await;
         let cost = engine.clock.precise_now().since(started);
+        let mut forgotten = Vec::new();
         match &outcome {
             Ok(written) if engine.seat.is_none() && !self.terms.around => {
                 let values = self.values(written);
                 for (flight, value) in flights.iter().zip(values) {
-                    self.know(flight, value, read_at, cost).await;
+                    if !self.know(flight, value, read_at, cost).await {
+                        forgotten.push(flight.key.clone());
+                    }
                 }
             }
             _ => flights.iter().for_each(|flight| self.forget(flight)),
         }
         if outcome.is_ok() {
-            self.keys().for_each(|key| engine.telemetry.record(EventKind::Written, Some(key)));
+            keys.iter().for_each(|key| engine.telemetry.record(EventKind::Written, Some(key)));
         }
         if outcome.as_ref().is_err_and(|failed| is_unknown(&failed.error)) {
-            self.linger();
+            engine.linger(self.held, self.abilities.settles_within);
             return outcome;
         }
-        let keys: Vec<K> = self.keys().cloned().collect();
-        match engine.end_write(&keys, self.hold).await {
+        let forgotten = if outcome.is_ok() && self.terms.around { &*keys } else { &forgotten };
+        match engine.end_write(&self.held, forgotten).await {
             Err(error) if outcome.is_ok() => Err(untold(&error).into()),
             _ => outcome,
         }
-    }
-
-    fn keys(&self) -> impl Iterator<Item = &K> {
-        self.writes.iter().map(|write| &write.key)
     }
 
     /// Tells the other nodes and the stores that follow the bus. That the bus cannot be
@@ -212,9 +280,9 @@ impl<K: CacheKey, V: CacheValue> Writing<K, V> {
             engine.meet_stores().await;
             return (engine.begin_version(), false);
         };
-        let keys: Vec<Key> = self.keys().map(seat.encode).collect();
+        let keys: Vec<Key> = self.held.keys.iter().map(seat.encode).collect();
         let within = engine.write_ends_within(&self.abilities);
-        let change = Change::Writing { keys, write: self.hold.0, within };
+        let change = Change::Writing { keys, write: self.held.hold.0, within };
         let Announced { version, outcome } =
             seat.announce(&engine.name, change, Verb::Remove).await;
         engine.meet_stores().await;
@@ -230,7 +298,7 @@ impl<K: CacheKey, V: CacheValue> Writing<K, V> {
             let (key, version) = (write.key.clone(), engine.begin_version());
             let flight =
                 Flight::new(key, version, LoadCause::Miss, now, deadline, None, terms.clone());
-            Arc::new(flight.of_write(self.hold))
+            Arc::new(flight.of_write(self.held.hold))
         };
         let flights: Vec<_> = self.writes.iter().map(flight).collect();
         for flight in &flights {
@@ -281,7 +349,7 @@ impl<K: CacheKey, V: CacheValue> Writing<K, V> {
     /// What each key has now, where that is known.
     fn values(&self, written: &[Written<V>]) -> Vec<Option<Value<V>>> {
         let mut times = HashMap::new();
-        self.keys().for_each(|key| *times.entry(key).or_insert(0) += 1);
+        self.held.keys.iter().for_each(|key| *times.entry(key).or_insert(0) += 1);
         let value = |(write, written): (&Write<K, V>, &Written<V>)| match (written, &write.action) {
             // The order within a transaction is the origin's affair.
             _ if times.get(&write.key) != Some(&1) => None,
@@ -294,23 +362,26 @@ impl<K: CacheKey, V: CacheValue> Writing<K, V> {
     }
 
     /// Puts what was committed into memory and the stores, unless something came
-    /// between.
+    /// between. Returns whether it did.
     async fn know(
         &self,
         flight: &Arc<Flight<K, V>>,
         value: Option<Value<V>>,
         read_at: Moment,
         cost: Duration,
-    ) {
+    ) -> bool {
         let engine = &self.crew.engine;
         // What a load would say of it, or its tags would be missing.
         let loaded = |value| self.origin.committed(&flight.key, value);
         let keep = || engine.keep_written(flight, loaded(value?), read_at, cost);
         // Rules and origins are foreign code.
-        match catch_unwind(AssertUnwindSafe(keep)).unwrap_or(None) {
+        let fill = catch_unwind(AssertUnwindSafe(keep)).unwrap_or(None);
+        let is_kept = fill.is_some();
+        match fill {
             Some(fill) => engine.fill(vec![fill]).await,
             None => self.forget(flight),
         }
+        is_kept
     }
 
     /// Leaves nothing of the key in memory: the next reader loads it.
@@ -318,23 +389,6 @@ impl<K: CacheKey, V: CacheValue> Writing<K, V> {
         let engine = &self.crew.engine;
         engine.remove_in_memory(&flight.key);
         flight.land(Landing::NotHeld);
-    }
-
-    /// Waits in the background until what was sent and not answered has happened or
-    /// never will, and only then lets anything be kept again.
-    fn linger(self) {
-        let engine = Arc::clone(&self.crew.engine);
-        let keys: Vec<K> = self.keys().cloned().collect();
-        let (settles_within, hold) = (self.abilities.settles_within, self.hold);
-        engine.runtime.clone().spawn(async move {
-            let settled = engine.clock.precise_now() + settles_within;
-            engine.runtime.sleep_until(&engine.clock, settled).await;
-            keys.iter().for_each(|key| {
-                engine.remove_in_memory(key);
-            });
-            // What cannot be announced now is announced later.
-            let _ = engine.end_write(&keys, hold).await;
-        });
     }
 }
 

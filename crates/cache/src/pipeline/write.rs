@@ -128,7 +128,8 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             let old = self.memory.peek(key, now);
             let new = self.memory.insert(key.clone(), entry, limits.lifetime, now);
             // A newer change may have been about this key, and nobody will say so again.
-            if numbered.is_some() && self.begin_version() > version {
+            let heard = self.seat.as_ref().map(|seat| seat.fleet.heard());
+            if numbered.is_some() && heard > Some(version) {
                 self.memory.remove(key);
             }
             Ok((version, old, new))
@@ -193,7 +194,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     }
 
     async fn tell_stores(&self, key: &K, at: Version, verb: Verb, is_announced: bool) {
-        self.invalidate_stores(key, at, verb, is_announced).await;
+        self.invalidate_stores(std::slice::from_ref(key), at, verb, is_announced).await;
         // What was read below before they knew.
         match verb {
             Verb::Expire => self.expire_in_memory(key),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use larder::{
     Action, Bus, Cache, CacheBuilder, CascadeBounds, Dependencies, DependencyGraph, ErrorKind,
     Fleet, FleetOptions, GraphBuilder, JsonCodec, LoadContext, Loaded, Origin, Result, Stores,
-    Touch, Version, WriteAbilities,
+    Tier, Touch, Version, WriteAbilities,
 };
 use larder_core::{Announcement, Change, Key, Verb};
 use larder_testkit::faulty::{FaultyBus, FaultyStore, PublishFault};
@@ -338,6 +338,126 @@ async fn a_store_that_nodes_share_gives_up_what_depends_on_a_change() {
 }
 
 #[tokio::test]
+async fn after_a_gap_a_store_is_not_trusted_to_know_what_its_sources_did() {
+    let bus = FaultyBus::new();
+    let store = FaultyStore::new(larder::Clock::monotonic()).following();
+    bus.attach("order", &store);
+    let mine = bus.join();
+    let options = FleetOptions::default().staleness_bound(Duration::from_secs(5));
+    let fleet = Fleet::join(Arc::new(mine.clone()), options).await.expect("it joins");
+    let shop = open(group(shop()), Some(&fleet), Some(&store));
+    shop.orders.get_or_load(&170).await.expect("it loads");
+    assert_eq!(store.entries_count(), 1);
+    // Nobody else follows what somebody announces there.
+    mine.lose(1);
+    let change = Change::Keys(vec![Key::new("17")]);
+    let announcement = Announcement { cache: "customer".into(), change, verb: Verb::Remove };
+    Bus::publish(&bus, &announcement, Version::ZERO).await.expect("announced");
+    until(|| fleet.statistics().gaps == 1).await;
+    let hit = shop.orders.get_or_load(&170).await.expect("it loads");
+    assert_eq!(hit.tier(), Tier::Origin, "the store may have what was computed before");
+}
+
+/// Says what its customer is, as another cache has it.
+struct Derived(Cache<u64, i64>);
+
+impl Origin<u64, i64> for Derived {
+    async fn load(&self, id: &u64, _: &LoadContext) -> Result<Loaded<i64>> {
+        let customer = self.0.get_or_load(id).await?;
+        let value = customer.value().copied().unwrap_or_default();
+        Ok(Loaded::value(value).derived_from([format!("customer:{id}")]))
+    }
+}
+
+/// Says what it was told.
+#[derive(Clone)]
+struct Told(Arc<std::sync::atomic::AtomicI64>);
+
+impl Origin<u64, i64> for Told {
+    async fn load(&self, _: &u64, _: &LoadContext) -> Result<Loaded<i64>> {
+        Ok(Loaded::value(self.0.load(std::sync::atomic::Ordering::SeqCst)))
+    }
+}
+
+#[tokio::test]
+async fn what_a_node_announces_itself_does_not_hide_what_it_has_not_heard() {
+    let bus = FaultyBus::new();
+    let mine = bus.join();
+    let options = FleetOptions::default().staleness_bound(Duration::from_secs(60));
+    let fleet = Fleet::join(Arc::new(mine.clone()), options).await.expect("it joins");
+    let graph = DependencyGraph::builder()
+        .cache("customer", "{id}")
+        .cache("report", "{id}")
+        .derives("report", "customer");
+    let dependencies = group(graph);
+    let truth = Told(Arc::new(1.into()));
+    let customers = configured::<i64>("customer", &dependencies).origin(truth.clone());
+    let customers = customers.fleet(&fleet).build().expect("a cache");
+    let reports = configured("report", &dependencies).origin(Derived(customers.clone()));
+    let reports = reports.fleet(&fleet).build().expect("a cache");
+    until(|| fleet.statistics().lag.is_some()).await;
+    customers.get_or_load(&17).await.expect("it loads");
+    // What is said reaches this node late, and it says something itself meanwhile.
+    mine.stall();
+    truth.0.store(2, std::sync::atomic::Ordering::SeqCst);
+    let change = Change::Keys(vec![Key::new("17")]);
+    let announcement = Announcement { cache: "customer".into(), change, verb: Verb::Remove };
+    Bus::publish(&bus, &announcement, Version::ZERO).await.expect("announced");
+    customers.remove(&99).await.expect("announced");
+    let hit = reports.get_or_load(&17).await.expect("it loads");
+    assert_eq!(hit.value(), Some(&1), "nobody here has heard");
+    mine.resume();
+    until(|| customers.get_memory(&17).is_none()).await;
+    until(|| fleet.statistics().heard == 2).await;
+    let hit = reports.get_or_load(&17).await.expect("it loads");
+    assert_eq!(hit.value(), Some(&2));
+}
+
+#[tokio::test]
+async fn a_prefix_of_a_cache_whose_tags_are_known_is_followed() {
+    let graph = DependencyGraph::builder()
+        .cache("line", "line:{order}:{number}")
+        .cache("total", "total:{order}")
+        .tags("line", ["product:{product}"])
+        .depends("total", "line:{order}:{number}");
+    let dependencies = group(graph);
+    let open = |name| {
+        let builder = Cache::<String, i64>::builder(name).policy(plain());
+        builder.dependencies(&dependencies)
+    };
+    let pattern = "line:{order}:{number}".parse().expect("a pattern");
+    let lines = open("line").prefixes(pattern).build().expect("a cache");
+    let totals = open("total").build().expect("a cache");
+    totals.put(&"total:7".to_owned(), 100).await.expect("put");
+    lines.remove_prefix("line:7:").await.expect("removed");
+    assert!(totals.get_memory("total:7").is_none());
+}
+
+#[tokio::test]
+async fn a_key_that_is_spelled_otherwise_is_touched_as_well() {
+    let graph = DependencyGraph::builder()
+        .cache("discount", "{name}")
+        .cache("poster", "{name}")
+        .cache("wall", "{name}")
+        .depends("poster", "discount:{name}")
+        .depends("wall", "poster:{name}");
+    let dependencies = group(graph);
+    let open = |name| {
+        let builder = Cache::<String, i64>::builder(name).policy(plain());
+        builder.dependencies(&dependencies).build().expect("a cache")
+    };
+    let [discounts, posters, walls] = ["discount", "poster", "wall"].map(open);
+    for name in ["50%", "v2", "a:b", "50%25", "%762", "a%3Ab"] {
+        let name = name.to_owned();
+        posters.put(&name, 1).await.expect("put");
+        walls.put(&name, 1).await.expect("put");
+        discounts.remove(&name).await.expect("removed");
+        assert!(posters.get_memory(&name).is_none(), "{name}");
+        assert!(walls.get_memory(&name).is_none(), "{name}");
+    }
+}
+
+#[tokio::test]
 async fn a_write_whose_end_nobody_tells_is_followed_when_its_time_is_up() {
     let bus = FaultyBus::new();
     let fleet = join(&bus).await;
@@ -413,7 +533,7 @@ fn a_tag_whose_values_cannot_be_told_apart_touches_more() {
     assert_eq!(touched("of:Ulm:Weg:7"), ["order: the whole cache", basket]);
     assert_eq!(touched("all"), [basket]);
     // Nothing is escaped in a tag; in the tag of a dependency it is.
-    assert_eq!(touched("for:50%3A"), ["basket: key 50%253A"]);
+    assert_eq!(touched("for:50%3A"), ["basket: key 50%253A, key 50%3A"]);
     assert!(touched("offer").is_empty());
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 pub use canonical::{canonical_json, json_hash};
 pub use pattern::{KeyPattern, PatternError};
-pub use reach::{Cover, Reach, level_tag};
+pub use reach::{Cover, LEVEL_TAG, Reach, level_tag};
 pub use shared::SharedKey;
 
 /// A key as bytes: what doors receive and what tiers below memory store.
@@ -88,16 +88,8 @@ pub struct KeyBuilder(String);
 impl KeyBuilder {
     /// Adds a part.
     pub fn part(mut self, part: impl fmt::Display) -> Self {
-        let part = part.to_string();
         self.0.push(':');
-        let number = part.strip_prefix('v').filter(|number| is_number(number));
-        match number {
-            Some(number) => {
-                self.0.push_str("%76");
-                self.0.push_str(number);
-            }
-            None => pattern::escape_into(&mut self.0, &part),
-        }
+        pattern::part_into(&mut self.0, &part.to_string());
         self
     }
 
@@ -119,10 +111,6 @@ impl KeyBuilder {
     pub fn finish(self) -> Key {
         Key::new(self.0)
     }
-}
-
-fn is_number(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 #[cfg(test)]

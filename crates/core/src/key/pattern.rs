@@ -135,6 +135,52 @@ impl KeyPattern {
         }
         key
     }
+
+    /// Every spelling that keys with these values are known to have: that of
+    /// [`KeyPattern::key`] first, that of [`crate::KeyBuilder`], and that with the
+    /// values as they are. One, where no value holds `:` or `%` or reads like a version.
+    ///
+    /// # Panics
+    /// If there are fewer values than parameters.
+    #[must_use]
+    pub fn spellings<T: AsRef<str>>(&self, values: &[T]) -> Vec<String> {
+        let mut keys = vec![self.key(values)];
+        let is_plain = |value: &T| {
+            let mut built = String::new();
+            part_into(&mut built, value.as_ref());
+            built == value.as_ref()
+        };
+        if values.iter().all(is_plain) {
+            return keys;
+        }
+        let ends = self.segments.len() - 1;
+        let written = |part_into: &dyn Fn(&mut String, &str, bool)| {
+            let mut values = values.iter();
+            let mut key = String::new();
+            for (index, segment) in self.segments.iter().enumerate() {
+                match segment {
+                    Segment::Literal(text) => key.push_str(text),
+                    Segment::Parameter => {
+                        let value = values.next().expect("a value for each parameter");
+                        part_into(&mut key, value.as_ref(), index == ends);
+                    }
+                }
+            }
+            key
+        };
+        let built = written(&|key, value, _| part_into(key, value));
+        // A `:` within is the end of a part.
+        let as_it_is = written(&|key, value, is_rest| match is_rest {
+            true => key.push_str(value),
+            false => key.push_str(&value.replace(':', "%3A")),
+        });
+        for key in [built, as_it_is] {
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+        keys
+    }
 }
 
 impl FromStr for KeyPattern {
@@ -215,6 +261,20 @@ impl fmt::Display for PatternError {
 }
 
 impl std::error::Error for PatternError {}
+
+/// Appends a value as a part of a key that is built: one that reads like a version
+/// does not any more.
+pub(super) fn part_into(text: &mut String, value: &str) {
+    let is_number =
+        |text: &&str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match value.strip_prefix('v').filter(is_number) {
+        Some(number) => {
+            text.push_str("%76");
+            text.push_str(number);
+        }
+        None => escape_into(text, value),
+    }
+}
 
 /// Appends a value with `:` and `%` escaped.
 pub(super) fn escape_into(text: &mut String, value: &str) {

@@ -137,10 +137,13 @@ impl KeyPattern {
     }
 }
 
+/// How the tag of a level begins.
+pub const LEVEL_TAG: &str = "prefix:";
+
 /// The tag of everything whose key begins so.
 #[must_use]
 pub fn level_tag(prefix: &str) -> Tag {
-    Tag::new(&format!("prefix:{prefix}"))
+    Tag::new(&format!("{LEVEL_TAG}{prefix}"))
 }
 
 #[cfg(test)]

@@ -219,3 +219,39 @@ fn an_origin_that_fails_holds_up_no_other() {
         assert!(behind.pending(CACHE, &key).is_none());
     });
 }
+
+/// Fails whoever tells it.
+struct Touchy;
+
+impl larder::BehindObserver for Touchy {
+    fn applied(
+        &self,
+        _: &str,
+        _: &Write<Key, bytes::Bytes>,
+        _: &larder_core::Written<bytes::Bytes>,
+    ) {
+        panic!("as scripted");
+    }
+
+    fn buried(&self, _: &larder_core::DeadLetter) {
+        panic!("as scripted");
+    }
+}
+
+#[test]
+fn an_observer_that_panics_stops_no_lane() {
+    block_on(async {
+        let observed = options(|o| o.observer = Some(std::sync::Arc::new(Touchy)));
+        let world = World::with(FaultyTable::new(), observed).await;
+        for value in ["one", "two"] {
+            world.put("ann", value).await.expect("accepted");
+            let flushed = tokio::time::timeout(Duration::from_secs(5), world.flush()).await;
+            assert!(flushed.is_ok(), "the lane goes on");
+            assert_eq!(world.value("ann").as_deref(), Some(value));
+        }
+        let refused = Write::new(Key::new("nobody"), Action::Patch(text("x")));
+        world.write(refused).await.expect("accepted");
+        let flushed = tokio::time::timeout(Duration::from_secs(5), world.flush()).await;
+        assert!(flushed.is_ok(), "the lane goes on");
+    });
+}

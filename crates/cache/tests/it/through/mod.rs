@@ -1,16 +1,18 @@
 //! Writes to the origin: what is committed is read, what is not is never kept, and
 //! nobody keeps what was there before.
 
+mod nodes;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use larder::{
-    Action, BatchError, Cache, CacheBuilder, Error, ErrorKind, Expected, Fleet, FleetOptions,
-    JsonCodec, LoadContext, Loaded, ManualClock, Memory, Origin, Outcome, Result, Stores, Tier,
-    Value, Version, Write, WriteAbilities, Written,
+    Action, BatchError, Cache, CacheBuilder, Error, ErrorKind, Expected, JsonCodec, LoadContext,
+    Loaded, ManualClock, Memory, Origin, Outcome, Result, Stores, Value, Version, Write,
+    WriteAbilities, Written,
 };
-use larder_testkit::faulty::{Answer, FaultyBus, FaultyStore, Gate};
+use larder_testkit::faulty::{Answer, FaultyStore, Gate};
 
 use crate::support::*;
 
@@ -445,114 +447,103 @@ async fn stores_give_up_what_they_have_before_the_origin_is_written() {
     assert!(shown.entries_count() == 1);
 }
 
-/// One process of a fleet, which can end.
-struct Node {
-    desk: Desk,
-    _fleet: Fleet,
-}
-
-async fn node(bus: &FaultyBus, database: &Database) -> Node {
-    let options = FleetOptions::default().staleness_bound(MINUTE);
-    let fleet = Fleet::join(Arc::new(bus.join()), options).await.expect("it joins");
-    let users = Cache::builder("user")
-        .memory(Memory::entries(1000))
-        .origin(database.clone())
-        .policy(plain())
-        .fleet(&fleet)
-        .build()
-        .expect("a coherent cache");
-    let world = World { users, origin: database.rows.clone(), clock: ManualClock::new() };
-    Node { desk: Desk { world, database: database.clone() }, _fleet: fleet }
-}
-
-impl Node {
-    async fn comes_to_keep(&self, value: i64) {
-        let keeping = async {
-            while self.desk.memory() != Some(value) {
-                let _ = self.desk.world.users.get_or_load(&ann()).await;
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        };
-        let kept = tokio::time::timeout(Duration::from_secs(20), keeping).await;
-        kept.unwrap_or_else(|_| panic!("it keeps {:?}", self.desk.memory()));
+#[tokio::test]
+async fn what_is_put_or_updated_while_it_is_written_stays_in_no_store() {
+    for updates in [false, true] {
+        let store = FaultyStore::new(larder::Clock::monotonic()).local();
+        let desk = desk_with(|builder| {
+            builder.stores(Stores::new(JsonCodec).store("disk", store.clone()))
+        });
+        desk.world.read().await;
+        let (write, before, after) = desk.begin(7);
+        before.wait_for_arrivals(1).await;
+        let users = &desk.world.users;
+        if updates {
+            assert!(users.update(&ann(), |value| Some(value + 1)).await.expect("no fleet"));
+        } else {
+            users.put(&ann(), 5).await.expect("memory does not fail");
+        }
+        before.open();
+        after.open();
+        write.await.expect("no panic").expect("it is committed");
+        assert_eq!(desk.memory(), None, "they overlapped");
+        assert_eq!(desk.world.read().await, Some(7), "updated: {updates}");
     }
 }
 
 #[tokio::test]
-async fn another_node_keeps_nothing_while_it_is_written_and_hears_when_it_is_over() {
-    let (bus, database) = (FaultyBus::new(), Database::new());
-    let (writer, other) = (node(&bus, &database).await, node(&bus, &database).await);
-    other.comes_to_keep(1).await;
-    let (write, before, after) = writer.desk.begin(7);
-    before.wait_for_arrivals(1).await;
-    assert_eq!(other.desk.memory(), Some(1), "nothing was committed yet");
-    // Whoever loads it now may get what was there before.
-    other.desk.world.users.remove(&ann()).await.expect("the bus is there");
-    let hit = other.desk.world.users.get_or_load(&ann()).await.expect("it is answered");
-    assert_eq!((hit.value(), other.desk.memory()), (Some(&1), None));
-    before.open();
-    after.open();
-    write.await.expect("no panic").expect("it is committed");
-    other.comes_to_keep(7).await;
-    writer.comes_to_keep(7).await;
-    assert_eq!(other.desk.world.users.get_or_load(&ann()).await.expect("ok").tier(), Tier::Memory);
+async fn what_is_put_before_a_write_is_known_to_have_happened_stays_in_no_store() {
+    let store = FaultyStore::new(larder::Clock::monotonic()).local();
+    let desk =
+        desk_with(|builder| builder.stores(Stores::new(JsonCodec).store("disk", store.clone())));
+    desk.world.read().await;
+    let gate = Gate::new();
+    desk.database.next_write(Fate::CommitsInSilence(gate.clone()));
+    let users = desk.world.users.clone();
+    let write = tokio::spawn(async move { users.write(&ann(), Action::Put(7)).await });
+    desk.world.advance_past_sleepers(2, Duration::from_secs(5)).await;
+    let error = write.await.expect("no panic").expect_err("no answer came");
+    assert_eq!(error.kind(), ErrorKind::OutcomeUnknown);
+    desk.world.users.put(&ann(), 5).await.expect("memory does not fail");
+    gate.open();
+    while desk.database.truth().await != Some(7) {
+        tokio::task::yield_now().await;
+    }
+    desk.world.advance_past_sleepers(2, SETTLES).await;
+    desk.world.settle("it is over", |world| world.users.get_memory(&ann()).is_none()).await;
+    desk.world.settle("the store is told", |_| store.entries_count() == 0).await;
+    assert_eq!(desk.world.read().await, Some(7));
 }
 
 #[tokio::test]
-async fn a_writer_that_ends_before_it_says_so_leaves_nothing_stale_behind() {
-    let (bus, database) = (FaultyBus::new(), Database::new());
-    let other = node(&bus, &database).await;
-    other.comes_to_keep(1).await;
-    // It announces a write, commits it and ends, all in a runtime of its own.
-    let (before, after) = (Gate::new(), Gate::new());
-    database.next_write(Fate::Between(before.clone(), after.clone()));
-    let (far_bus, far_database) = (bus.clone(), database.clone());
-    let (write_ends, ended) = tokio::sync::oneshot::channel::<()>();
-    let thread = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.expect("a runtime starts");
-        runtime.block_on(async move {
-            let options = FleetOptions::default().staleness_bound(MINUTE);
-            let fleet = Fleet::join(Arc::new(far_bus.join()), options).await.expect("it joins");
-            let policy = plain()
-                .soft_timeout(Duration::from_millis(100))
-                .hard_timeout(Duration::from_millis(900));
-            let users = Cache::builder("user")
-                .origin(Hasty(far_database))
-                .policy(policy)
-                .fleet(&fleet)
-                .build()
-                .expect("a coherent cache");
-            let write = tokio::spawn(async move { users.write(&ann(), Action::Put(7)).await });
-            before.wait_for_arrivals(1).await;
-            before.open();
-            after.wait_for_arrivals(1).await;
-            drop(write);
-        });
-        drop(write_ends);
+async fn a_write_that_an_open_breaker_refuses_leaves_what_memory_has() {
+    let guard = larder::OriginGuard::new(
+        "db",
+        larder::Breaker::default().failures(1),
+        larder::LoadBudget::default(),
+    );
+    let desk = desk_with(|builder| {
+        builder.origin_guard(guard).policy(plain().stale_if_error(MINUTE * 10))
     });
-    let _ = ended.await;
-    thread.join().expect("no panic");
-    assert_eq!(other.desk.memory(), Some(1), "nobody has said anything");
-    other.comes_to_keep(7).await;
+    desk.world.read().await;
+    desk.database.next_write(Fate::Fails(ErrorKind::Unavailable));
+    let other = desk.world.users.write(&"bob".to_owned(), Action::Put(7)).await;
+    assert_eq!(other.expect_err("it is down").kind(), ErrorKind::Unavailable);
+    let error = desk.put(7).await.expect_err("the origin is not asked");
+    assert_eq!(error.kind(), ErrorKind::BreakerOpen);
+    assert_eq!(desk.memory(), Some(1), "nothing was sent");
 }
 
-/// The same database, whose writes settle at once.
-struct Hasty(Database);
+/// A value that may panic where it is cloned, which is foreign code.
+#[derive(Debug, PartialEq)]
+struct Fragile(i64);
 
-impl Origin<String, i64> for Hasty {
-    async fn load(&self, key: &String, context: &LoadContext) -> Result<Loaded<i64>> {
-        Origin::load(&self.0, key, context).await
+thread_local! {
+    static BREAKS: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+impl Clone for Fragile {
+    fn clone(&self) -> Self {
+        assert!(!BREAKS.get(), "as scripted");
+        Self(self.0)
+    }
+}
+
+struct Shelf;
+
+impl Origin<String, Fragile> for Shelf {
+    async fn load(&self, _: &String, _: &LoadContext) -> Result<Loaded<Fragile>> {
+        Ok(Loaded::value(Fragile(1)))
     }
 
     fn write_abilities(&self) -> WriteAbilities {
-        let mut abilities = self.0.write_abilities();
-        abilities.settles_within = Duration::from_millis(100);
+        let mut abilities = WriteAbilities::SIMPLE;
+        abilities.settles_within = SETTLES;
         abilities
     }
 
-    async fn write(&self, write: &Write<String, i64>) -> Result<Written<i64>> {
-        self.0.write(write).await
+    async fn write(&self, _: &Write<String, Fragile>) -> Result<Written<Fragile>> {
+        Ok(Written::Done { changed: true, now: None, version: None })
     }
 }
 
@@ -592,4 +583,32 @@ async fn what_was_written_is_kept_as_its_origin_says() {
     assert_eq!(desk.memory(), None);
     desk.put(7).await.expect("it is committed");
     assert_eq!(desk.memory(), None);
+}
+
+#[tokio::test]
+async fn foreign_code_that_panics_in_a_write_leaves_the_key_held_for_no_longer_than_that() {
+    let clock = ManualClock::new();
+    let builder = Cache::<String, Fragile>::builder("shelf").origin(Shelf).policy(plain());
+    let shelf = builder.clock(clock.clone()).build().expect("a coherent cache");
+    BREAKS.set(true);
+    let written = shelf.write(&ann(), Action::Put(Fragile(7))).await;
+    BREAKS.set(false);
+    assert_eq!(written.expect_err("it panicked").kind(), ErrorKind::OutcomeUnknown);
+    shelf.get_or_load(&ann()).await.expect("it is loaded");
+    assert!(shelf.get_memory("ann").is_none(), "it may have been written");
+    for _ in 0..10_000 {
+        if clock.sleepers_count() >= 2 {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    clock.advance(SETTLES);
+    for _ in 0..1000 {
+        shelf.get_or_load(&ann()).await.expect("it is loaded");
+        if shelf.get_memory("ann").is_some() {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("it is never kept again");
 }
