@@ -97,11 +97,8 @@ impl Postgres {
         }
         let mut command = self.home.command(&binary("postgres"));
         command.args(["-D", "data", "-p"]).arg(self.port.to_string());
-        let mut settings = vec![
-            "listen_addresses=127.0.0.1",
-            "unix_socket_directories=",
-            "log_line_prefix=>",
-        ];
+        let mut settings =
+            vec!["listen_addresses=127.0.0.1", "unix_socket_directories=", "log_line_prefix=>"];
         settings.extend_from_slice(match self.durable {
             true => &["fsync=on", "synchronous_commit=on", "max_connections=100"],
             false => {

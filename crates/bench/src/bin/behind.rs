@@ -32,7 +32,8 @@ const CLIENTS: u64 = 64;
 const ROUNDS: usize = 3;
 const SECONDS: u64 = 8;
 /// What a row holds besides its numbers.
-const TEXT: &str = "a row of a hundred bytes or so, as they are common in tables of orders, stock and readings";
+const TEXT: &str =
+    "a row of a hundred bytes or so, as they are common in tables of orders, stock and readings";
 /// Rows that are there before.
 const ROWS: u64 = 100_000;
 
@@ -41,7 +42,7 @@ const TABLES: &str = "
 ";
 
 /// What is written.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 struct Workload {
     name: &'static str,
     what: &'static str,
@@ -101,10 +102,8 @@ fn main() {
         .build()
         .expect("a runtime starts");
     let options = PostgresOptions { durable: true, ..PostgresOptions::default() };
-    let bench = Bench {
-        postgres: Postgres::launch_with(&options),
-        time: Duration::from_secs(seconds),
-    };
+    let bench =
+        Bench { postgres: Postgres::launch_with(&options), time: Duration::from_secs(seconds) };
     bench.postgres.execute(TABLES);
     let fsync = bench.postgres.execute("SHOW fsync; SHOW synchronous_commit;");
     println!(
@@ -114,19 +113,36 @@ fn main() {
     );
     let wanted = |it: &&Workload| names.is_empty() || names.iter().any(|name| name == it.name);
     let mut table = Table::new([
-        "", "acknowledged/s", "×", "applied/s", "×", "p50 ms", "p99 ms", "rows a write", "waits s",
+        "",
+        "acknowledged/s",
+        "×",
+        "applied/s",
+        "×",
+        "p50 ms",
+        "p99 ms",
+        "rows a write",
+        "waits s",
     ]);
     let mut ratios = Vec::new();
     for workload in WORKLOADS.iter().filter(wanted) {
         let (direct, behind) = runtime.block_on(bench.compare(workload));
         direct.row(&format!("{}: Postgres", workload.what), &direct, &mut table);
         behind.row(&format!("{}: write-behind", workload.what), &direct, &mut table);
-        ratios.push((workload, behind.acknowledged / direct.acknowledged, behind.applied / direct.applied));
+        ratios.push((
+            workload,
+            behind.acknowledged / direct.acknowledged,
+            behind.applied / direct.applied,
+        ));
     }
     println!("{table}");
     for (workload, acknowledged, applied) in ratios {
         let what = workload.what;
-        verdict(&format!("{what}, × acknowledged"), acknowledged, Target::AtLeast, workload.ratio_min);
+        verdict(
+            &format!("{what}, × acknowledged"),
+            acknowledged,
+            Target::AtLeast,
+            workload.ratio_min,
+        );
         verdict(&format!("{what}, × applied"), applied, Target::AtLeast, workload.ratio_min);
     }
 }
@@ -198,7 +214,10 @@ impl Bench {
     async fn prepare(&self, workload: &Workload) {
         self.postgres.execute("TRUNCATE item; DROP TABLE IF EXISTS larder_lanes;");
         if workload.is_filled {
-            let fill = format!("INSERT INTO item SELECT id, 0, '{TEXT}' FROM generate_series(0, {}) id;", ROWS - 1);
+            let fill = format!(
+                "INSERT INTO item SELECT id, 0, '{TEXT}' FROM generate_series(0, {}) id;",
+                ROWS - 1
+            );
             self.postgres.execute(&fill);
         }
         let connection = PgConnection::connect(&self.postgres.url("postgres")).await;
@@ -259,7 +278,8 @@ impl Bench {
     async fn behind(&self, workload: &Workload) -> Figures {
         self.prepare(workload).await;
         let home = tempfile::tempdir().expect("a temporary directory");
-        let database = Database::connect(&DatabaseOptions::new(self.postgres.url("postgres"))).await;
+        let database =
+            Database::connect(&DatabaseOptions::new(self.postgres.url("postgres"))).await;
         let database = database.expect("it is there");
         let tables = database.introspect().await.expect("it tells its tables").tables;
         let item = tables.iter().find(|table| table.name == "item").expect("it was made");
@@ -311,10 +331,7 @@ impl Bench {
         );
         behind.shut_down(Duration::from_secs(30)).await;
         database.close().await;
-        Figures {
-            rows: done.written as f64 / done.accepted as f64,
-            ..figures(waits, lasted, lag)
-        }
+        Figures { rows: done.written as f64 / done.accepted as f64, ..figures(waits, lasted, lag) }
     }
 
     /// Whether the database has what was acknowledged.

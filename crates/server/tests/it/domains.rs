@@ -127,7 +127,10 @@ async fn nobody_reads_an_old_budget_after_an_expense_and_the_order_is_kept() {
         // What changes is cached, and by nobody loaded any more.
         let deadline = Instant::now() + PATIENCE;
         while seen.iter().any(|seen| seen.load(Ordering::Acquire) < round) {
-            assert!(Instant::now() < deadline && readers.try_join_next().is_none(), "round {round}");
+            assert!(
+                Instant::now() < deadline && readers.try_join_next().is_none(),
+                "round {round}"
+            );
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         let row = format!(r#"{{"member_id":{},"what":"bread","cents":100}}"#, round % 3 + 1);
