@@ -125,25 +125,46 @@ fn main() {
     ]);
     let mut ratios = Vec::new();
     for workload in WORKLOADS.iter().filter(wanted) {
-        let (direct, behind) = runtime.block_on(bench.compare(workload));
-        direct.row(&format!("{}: Postgres", workload.what), &direct, &mut table);
-        behind.row(&format!("{}: write-behind", workload.what), &direct, &mut table);
-        ratios.push((
-            workload,
-            behind.acknowledged / direct.acknowledged,
-            behind.applied / direct.applied,
-        ));
+        let contenders = runtime.block_on(bench.compare(workload));
+        let (_, direct) = contenders[0];
+        for (contender, figures) in &contenders {
+            figures.row(&format!("{}: {}", workload.what, contender.what()), &direct, &mut table);
+            if *contender != Contender::Direct {
+                let what = format!("{}, {}", workload.what, contender.what());
+                let (acknowledged, applied) = (figures.acknowledged, figures.applied);
+                ratios.push((
+                    what,
+                    acknowledged / direct.acknowledged,
+                    applied / direct.applied,
+                    workload.ratio_min,
+                ));
+            }
+        }
     }
     println!("{table}");
-    for (workload, acknowledged, applied) in ratios {
-        let what = workload.what;
-        verdict(
-            &format!("{what}, × acknowledged"),
-            acknowledged,
-            Target::AtLeast,
-            workload.ratio_min,
-        );
-        verdict(&format!("{what}, × applied"), applied, Target::AtLeast, workload.ratio_min);
+    for (what, acknowledged, applied, ratio_min) in ratios {
+        verdict(&format!("{what}, × acknowledged"), acknowledged, Target::AtLeast, ratio_min);
+        verdict(&format!("{what}, × applied"), applied, Target::AtLeast, ratio_min);
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Contender {
+    Direct,
+    /// With this many writes in a transaction at most.
+    Behind(usize),
+}
+
+const CONTENDERS: [Contender; 3] =
+    [Contender::Direct, Contender::Behind(100), Contender::Behind(1000)];
+
+impl Contender {
+    fn what(self) -> String {
+        match self {
+            Self::Direct => "Postgres".to_owned(),
+            Self::Behind(100) => "write-behind".to_owned(),
+            Self::Behind(records) => format!("write-behind, {records} a batch"),
+        }
     }
 }
 
@@ -196,18 +217,19 @@ impl Figures {
 }
 
 impl Bench {
-    async fn compare(&self, workload: &Workload) -> (Figures, Figures) {
-        let (mut direct, mut behind) = (Vec::new(), Vec::new());
+    async fn compare(&self, workload: &Workload) -> Vec<(Contender, Figures)> {
+        let mut rounds = vec![Vec::new(); CONTENDERS.len()];
         for round in 0..ROUNDS {
-            if round % 2 == 0 {
-                direct.push(self.direct(workload).await);
-                behind.push(self.behind(workload).await);
-            } else {
-                behind.push(self.behind(workload).await);
-                direct.push(self.direct(workload).await);
+            // Who goes first changes.
+            for turn in 0..CONTENDERS.len() {
+                let place = (round + turn) % CONTENDERS.len();
+                rounds[place].push(match CONTENDERS[place] {
+                    Contender::Direct => self.direct(workload).await,
+                    Contender::Behind(records) => self.behind(workload, records).await,
+                });
             }
         }
-        (Figures::medians(&direct), Figures::medians(&behind))
+        CONTENDERS.into_iter().zip(rounds.iter().map(|rounds| Figures::medians(rounds))).collect()
     }
 
     /// A table as it is before each round, and nothing left to be synced.
@@ -274,8 +296,9 @@ impl Bench {
         Figures { rows: 1.0, ..figures(waits, lasted, Duration::ZERO) }
     }
 
-    /// Clients of write-behind, with its defaults and those of its journal.
-    async fn behind(&self, workload: &Workload) -> Figures {
+    /// Clients of write-behind, whose other options, and those of its journal, are
+    /// the defaults.
+    async fn behind(&self, workload: &Workload, batch_records: usize) -> Figures {
         self.prepare(workload).await;
         let home = tempfile::tempdir().expect("a temporary directory");
         let database =
@@ -286,10 +309,12 @@ impl Bench {
         let origin = database.writing_table_origin(item, &WriteOptions::new()).expect("a table");
         let origin: Arc<dyn DynOrigin<Key, Bytes>> = Arc::new(origin);
         let journal = DiskJournal::open(JournalOptions::new(home.path())).await.expect("a journal");
+        let mut options = BehindOptions::default();
+        options.batch_records = batch_records;
         let behind = WriteBehind::open(
             Arc::new(journal.clone()),
             [("item".to_owned(), origin)],
-            BehindOptions::default(),
+            options,
             Clock::monotonic(),
         );
         let behind = behind.await.expect("it opens");
@@ -322,7 +347,7 @@ impl Bench {
         assert_eq!((done.buried, done.retries), (0, 0));
         self.count(&workload, done.accepted);
         println!(
-            "{}: {} writes, {} syncs, {} transactions, {} rows",
+            "{}, {batch_records} a batch: {} writes, {} syncs, {} transactions, {} rows",
             workload.what,
             done.accepted,
             journal.statistics().commits,
