@@ -9,6 +9,7 @@
 //! | `memory` | how far is resident memory from the budget? |
 //! | `invalidate` | what does it take to invalidate a million entries at once? |
 //! | `fleet` | how soon does a node hear what another has invalidated? |
+//! | `behind` | how many durable writes are acknowledged in a second, beside writing to the database? |
 //! | `stampede` | how many queries does a database get when everybody asks at once? |
 //!
 //! A figure here never fails a test. `docs/benchmarks.md` says how to run each

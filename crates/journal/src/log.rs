@@ -25,6 +25,10 @@ pub(crate) struct Log<F: Files> {
     salt: u64,
     /// Of the head, as far as it is durable.
     length: u64,
+    /// How long the file of the head is. From `length` on it has zeros: a sync of
+    /// what replaces them need not tell the file system of a longer file, which
+    /// takes it about as long as the rest.
+    reserved: u64,
     /// The place of the next frame in the head.
     place: u64,
     /// Numbers that were given to files, successful or not.
@@ -94,6 +98,7 @@ impl<F: Files> Log<F> {
             number: opened.number_max,
             salt: 0,
             length: opened.length,
+            reserved: opened.length,
             place: 0,
             number_max: opened.number_max,
             journal,
@@ -142,12 +147,21 @@ impl<F: Files> Log<F> {
             operations.iter().for_each(|operation| operation.encode(into));
         });
         let length = self.length;
+        let end = length + frame.len() as u64;
+        if end > self.reserved {
+            let ahead = self.options.segment_bytes.saturating_sub(end);
+            let ahead = ahead.min(self.options.segment_bytes / RESERVED_PARTS);
+            self.reserved = end + ahead;
+            frame.resize(frame.len() + usize::try_from(ahead).unwrap_or(0), 0);
+        }
         let Some(head) = &mut self.head else {
             return Err(Failed::NotThere(stopped()));
         };
         if let Err(error) = head.write_at(&frame, length) {
             self.counts.failures += 1;
             let refusal = refused_by_disk(&error);
+            // Room may be scarce: in this file no more is taken than is needed.
+            self.reserved = u64::MAX;
             // A part of it may be there, even all of it: it must not be found later.
             return match head.truncate(length).and_then(|()| head.sync()) {
                 Ok(()) => Err(Failed::NotThere(refusal)),
@@ -158,7 +172,7 @@ impl<F: Files> Log<F> {
             self.counts.failures += 1;
             return Err(self.fail(&error));
         }
-        self.length += frame.len() as u64;
+        self.length = end;
         self.place += 1;
         let mut state = self.state.lock();
         for operation in operations {
@@ -296,7 +310,7 @@ impl<F: Files> Log<F> {
         self.files.sync_names()?;
         self.head = Some(file);
         (self.number, self.salt) = (head.number, head.salt);
-        (self.place, self.length) = (place, length);
+        (self.place, self.length, self.reserved) = (place, length, length);
         let mut state = self.state.lock();
         state.segments.insert(head.number, Segment { bytes: length, live: 0 });
         for operation in carried {
@@ -381,6 +395,9 @@ struct Begun<File> {
     length: u64,
     carried: Vec<Operation>,
 }
+
+/// A head grows by this part of a whole segment.
+const RESERVED_PARTS: u64 = 16;
 
 /// Items of a frame that is not one commit.
 const CARRIED_TOGETHER: usize = 256;

@@ -118,7 +118,9 @@ impl Opened {
             // that is not durable.
             match find_frame(&bytes[..length], at + 1, head.salt) {
                 None if is_last && place > 0 => {
-                    self.torn_bytes = (length - at) as u64;
+                    // Behind what was written last the file has zeros.
+                    let last = bytes[at..length].iter().rposition(|byte| *byte != 0);
+                    self.torn_bytes = last.map_or(0, |last| last as u64 + 1);
                     break;
                 }
                 None => {

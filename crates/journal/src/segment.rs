@@ -16,7 +16,8 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 /// Then frames: `LJF1`, four bytes with the length of the body, eight with the
 /// place of the frame in the segment, eight with the XXH3 of the 16 before and
 /// the body, seeded with the salt; then the body, see
-/// [`Operation`](crate::operation::Operation).
+/// [`Operation`](crate::operation::Operation). Behind the last frame there may be
+/// zeros.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Head {
     pub(crate) number: u64,

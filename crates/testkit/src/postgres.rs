@@ -11,7 +11,8 @@ use crate::process::{self, Home, ServerProcess};
 use crate::psql;
 
 /// A Postgres server on a free loopback port, in a temporary directory. It logs
-/// every statement, is stopped when it is dropped, and keeps nothing.
+/// every statement, unless it is durable, is stopped when it is dropped, and keeps
+/// nothing.
 ///
 /// Its user `larder` owns everything and has a password, which [`Postgres::url`]
 /// holds.
@@ -28,6 +29,7 @@ pub struct Postgres {
     home: Home,
     port: u16,
     certificate: Option<PathBuf>,
+    durable: bool,
 }
 
 /// What a server is like before it is made.
@@ -37,11 +39,14 @@ pub struct PostgresOptions {
     pub tls: bool,
     /// The encoding of its databases.
     pub encoding: String,
+    /// Whether what is committed is on the disk, as with Postgres' own defaults,
+    /// and nothing is logged of statements: for measurements.
+    pub durable: bool,
 }
 
 impl Default for PostgresOptions {
     fn default() -> Self {
-        Self { tls: false, encoding: "UTF8".to_owned() }
+        Self { tls: false, encoding: "UTF8".to_owned(), durable: false }
     }
 }
 
@@ -76,7 +81,7 @@ impl Postgres {
         );
         let certificate = options.tls.then(|| certificates::self_signed(&home));
         let port = process::free_port();
-        let mut postgres = Self { server: None, home, port, certificate };
+        let mut postgres = Self { server: None, home, port, certificate, durable: options.durable };
         postgres.start();
         postgres
     }
@@ -92,15 +97,14 @@ impl Postgres {
         }
         let mut command = self.home.command(&binary("postgres"));
         command.args(["-D", "data", "-p"]).arg(self.port.to_string());
-        let mut settings = vec![
-            "listen_addresses=127.0.0.1",
-            "unix_socket_directories=",
-            "fsync=off",
-            "full_page_writes=off",
-            "log_statement=all",
-            "log_line_prefix=>",
-            "max_connections=60",
-        ];
+        let mut settings =
+            vec!["listen_addresses=127.0.0.1", "unix_socket_directories=", "log_line_prefix=>"];
+        settings.extend_from_slice(match self.durable {
+            true => &["fsync=on", "synchronous_commit=on", "max_connections=100"],
+            false => {
+                &["fsync=off", "full_page_writes=off", "log_statement=all", "max_connections=60"]
+            }
+        });
         if self.certificate.is_some() {
             settings.extend([
                 "ssl=on",

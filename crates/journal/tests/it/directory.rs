@@ -58,6 +58,40 @@ fn appends_that_come_together_share_a_sync_and_each_lane_is_in_order() {
     });
 }
 
+/// A sync of a file that became longer takes longer, so it becomes so in larger steps.
+#[test]
+fn a_file_is_longer_than_what_is_written_and_the_rest_of_it_is_not_torn() {
+    block_on(async {
+        let directory = TempDir::new().expect("a directory");
+        let lengths = || -> Vec<u64> {
+            let files = std::fs::read_dir(directory.path()).expect("it is there");
+            let files = files.map(|file| file.expect("it is there").path());
+            let logs = files.filter(|path| path.extension().is_some_and(|it| it == "log"));
+            let mut lengths: Vec<u64> =
+                logs.map(|path| path.metadata().expect("it is there").len()).collect();
+            lengths.sort_unstable();
+            lengths.dedup();
+            lengths
+        };
+        let journal = open(options(&directory)).await;
+        let mut seen = Vec::new();
+        for value in 0..100 {
+            journal.append(0, &[record(value)]).await.expect("it is accepted");
+            seen.push(lengths());
+        }
+        seen.dedup();
+        assert_eq!(seen.len(), 1, "it grew once for all of them: {seen:?}");
+        let segment_bytes = options(&directory).segment_bytes;
+        assert!(seen[0].iter().all(|length| *length <= segment_bytes), "{seen:?}");
+        let before = values(&journal, 0).await;
+        journal.close().await;
+        let journal = open(options(&directory)).await;
+        assert_eq!(journal.statistics().torn_bytes, 0);
+        assert!(journal.damages().is_empty());
+        assert_eq!(values(&journal, 0).await, before);
+    });
+}
+
 #[test]
 fn a_directory_is_one_process_alone_and_is_given_back() {
     block_on(async {

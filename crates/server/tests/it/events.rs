@@ -7,36 +7,15 @@ use std::time::{Duration, Instant};
 use larder_testkit::redis::RedisServer;
 use redis::aio::MultiplexedConnection;
 use serde_json::Value;
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions, Connection};
 
+use crate::domains::INVESTMENT;
 use crate::running::{PATIENCE, Running};
 
-const SCHEMA: &str = include_str!("../../../../examples/investment/schema.sql");
-const EXAMPLE: &str = include_str!("../../../../examples/investment/larder.toml");
 const TRADE: &str = r#"{"account_id": 7, "trade": {"symbols": ["S7"]}}"#;
 const TOUCHED: [&str; 4] = ["portfolio:7", "position:7:S7", "risk:7", "leaderboard:S7"];
 
 async fn bank(directory: &Path, more: &str) -> Running {
-    let database = directory.join("bank.db");
-    if !database.exists() {
-        let options = SqliteConnectOptions::new().filename(&database).create_if_missing(true);
-        let mut connection = options.connect().await.expect("it can be made");
-        sqlx::raw_sql(SCHEMA).execute(&mut connection).await.expect("it is SQL");
-        connection.close().await.expect("it can be closed");
-    }
-    serve(directory, &format!("{EXAMPLE}\n{more}"))
-}
-
-fn serve(directory: &Path, text: &str) -> Running {
-    let database = directory.join("bank.db");
-    let path = directory.join("larder.toml");
-    std::fs::write(&path, text).expect("it can be written");
-    let url = format!("sqlite:{}", database.display());
-    let path = path.to_str().expect("the path is text").to_owned();
-    Running::start_with(directory, &["--config", &path], |command| {
-        command.env("BANK_DATABASE_URL", url);
-    })
+    INVESTMENT.serve(directory, more).await
 }
 
 async fn read(redis: &mut MultiplexedConnection, keys: &[&str]) {
@@ -135,7 +114,7 @@ async fn rules_hold_from_the_moment_the_file_changes() {
     assert_eq!(event(&mut redis, &["audit", "{}"]).await, Ok(0));
     let more = "\n[[on]]\nevent = \"audit\"\ncaches = [\"risk\"]\nverb = \"remove\"\n";
     let path = directory.path().join("larder.toml");
-    std::fs::write(path, format!("{EXAMPLE}{more}")).expect("it can be written");
+    std::fs::write(path, format!("{}{more}", INVESTMENT.config)).expect("it can be written");
     server.signal("HUP");
     server.wait_for_metric("larder_config_reloads_total", 1.0).await;
     assert_eq!(event(&mut redis, &["audit", "{}"]).await, Ok(1));

@@ -9,6 +9,7 @@ mod demo;
 mod dependencies;
 mod disk;
 mod doctor;
+mod domains;
 mod events;
 mod fleet;
 mod fleet_disk;
