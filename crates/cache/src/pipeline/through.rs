@@ -63,6 +63,9 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         if writes.is_empty() {
             return Ok(Vec::new());
         }
+        if let Some(behind) = &self.behind {
+            return self.write_behind(behind, writes, terms).await;
+        }
         let (origin, abilities) = self.refuse_write(writes.len())?;
         let crew = Crew::new(self);
         self.runtime.check(&self.clock).and_then(|()| self.refuse_when_closing())?;
@@ -124,7 +127,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
 
     /// Tells the other nodes that a write is over, and has what is read of its keys kept
     /// again.
-    async fn end_write(&self, keys: &[K], hold: Hold) -> Result<()> {
+    pub(super) async fn end_write(&self, keys: &[K], hold: Hold) -> Result<()> {
         let following = self.follow_keys(keys, Verb::Remove);
         let (version, outcome) = match &self.seat {
             None => (Version::ZERO, Ok(())),
