@@ -43,8 +43,8 @@ pub(crate) struct Behind<K, V> {
     pub(crate) encode: fn(&K) -> Key,
     pub(crate) decode: fn(&Key) -> Option<K>,
     codec: Arc<dyn Codec<V>>,
-    /// The keys of which memory has shown what waits. Locked only under the lock of the
-    /// key's flights.
+    /// The keys of which memory has shown what waits: no more than may wait. Changed only
+    /// under the lock of the key's flights.
     shown: Mutex<HashMap<K, Option<Base<K, V>>>>,
 }
 

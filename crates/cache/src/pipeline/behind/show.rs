@@ -24,6 +24,9 @@ const TRIES: usize = 16;
 /// What memory has now, and what the stores are to learn; nothing, if nothing can be told.
 type Shown<K, V> = Option<(Value<V>, Option<Fill<K, V>>)>;
 
+/// What was in memory, and what it was made of.
+type Old<K, V> = (Option<Resident<K, V>>, Option<Base<K, V>>);
+
 /// What is known of a key beside what waits.
 #[derive(Clone, Copy)]
 enum Known<'v> {
@@ -120,8 +123,8 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             }
             let below = (limits.fresh_until, limits.stale_until);
             let new = self.memory.insert(key.clone(), entry, limits.lifetime, now);
-            self.note_shown(behind, key, pending, base, &new);
-            Some((held, Some((new, below))))
+            let old = self.note_shown(behind, key, pending, base, &new);
+            Some(((held, old), Some((new, below))))
         });
         // What was there is dropped after the lock.
         let (_old, shown) = tried.ok_or(())?;
@@ -138,7 +141,8 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         Ok(Some((value, fill)))
     }
 
-    /// Under the lock: what memory has now was made of this.
+    /// Under the lock: what memory has now was made of this. Returns what was before, to
+    /// be dropped after it.
     pub(super) fn note_shown(
         &self,
         behind: &Behind<K, V>,
@@ -146,29 +150,29 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         pending: Option<&Pending>,
         base: Option<(Value<Bytes>, JournalOffset)>,
         resident: &Resident<K, V>,
-    ) {
+    ) -> Option<Base<K, V>> {
         let mut shown = behind.shown.lock();
         if pending.is_none() {
-            shown.remove(key);
-            return;
+            return shown.remove(key).flatten();
         }
         let base = base.map(|(value, first)| Base { value, first, resident: resident.clone() });
-        shown.insert(key.clone(), base);
+        shown.insert(key.clone(), base).flatten()
     }
 
-    /// Under the lock: memory has nothing of the key.
+    /// Under the lock: memory has nothing of the key. Returns what was there, to be
+    /// dropped after it.
     fn take_out_shown(
         &self,
         behind: &Behind<K, V>,
         key: &K,
         pending: Option<&Pending>,
-    ) -> Option<Resident<K, V>> {
+    ) -> Old<K, V> {
         let mut shown = behind.shown.lock();
-        match pending {
-            Some(_) => drop(shown.insert(key.clone(), None)),
-            None => drop(shown.remove(key)),
-        }
-        self.take_out(key, self.clock.now())
+        let base = match pending {
+            Some(_) => shown.insert(key.clone(), None),
+            None => shown.remove(key),
+        };
+        (self.take_out(key, self.clock.now()), base.flatten())
     }
 
     /// What memory can have of a key without the origin's being asked.
@@ -284,14 +288,14 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             }
             let Some(limits) = limits.filter(|_| is_there) else {
                 let old = is_there.then(|| self.take_out_shown(behind, &flight.key, Some(pending)));
-                return Some((old.flatten(), Held::Detached(Arc::new(entry))));
+                return Some((old.unwrap_or_default(), Held::Detached(Arc::new(entry))));
             };
             let old = self.memory.peek(&flight.key, now);
             let entry = limited(entry, &limits);
             let new = self.memory.insert(flight.key.clone(), entry, limits.lifetime, now);
             let base = base.map(|value| (value, pending.first));
-            self.note_shown(behind, &flight.key, Some(pending), base, &new);
-            Some((old, Held::Resident(new)))
+            let base = self.note_shown(behind, &flight.key, Some(pending), base, &new);
+            Some(((old, base), Held::Resident(new)))
         });
         let (_old, held) = concluded?;
         if matches!(held, Held::Detached(_)) {
