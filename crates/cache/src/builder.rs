@@ -4,11 +4,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use arc_swap::ArcSwap;
 use larder_core::{
-    Clock, DynOrigin, Error, ErrorKind, HeapSize, KeyPattern, Moment, Origin, Result, SharedKey,
-    Tags, Ttl,
+    Clock, Codec, DynOrigin, Error, ErrorKind, HeapSize, KeyPattern, Moment, Origin, Result,
+    SharedKey, Tags, Ttl,
 };
 use larder_memory::{Budget, Limit, MemoryTier, Options};
 
+use crate::behind::WriteBehind;
 use crate::cache::Cache;
 use crate::dependencies::{Dependence, Dependencies, FieldRule};
 use crate::engine::{CacheKey, CacheValue, Engine, Levels, Rules};
@@ -17,6 +18,7 @@ use crate::flight::{Flights, Writers};
 use crate::lower::{Lower, Stores};
 use crate::maintenance;
 use crate::origin::{Breaker, LoadBudget, OriginGuard};
+use crate::pipeline::Behind;
 use crate::policy::{Around, Policy, validate};
 use crate::runtime::Runtime;
 use crate::telemetry::{EventKind, Telemetry};
@@ -98,6 +100,8 @@ pub struct CacheBuilder<K, V> {
     dependencies: Option<Join<K, V>>,
     fields: Option<FieldRule<K, V>>,
     tagged_by_origin: bool,
+    behind: Option<Behind<K, V>>,
+    only_writer: bool,
 }
 
 /// Joins a group, once the name and the fleet are known.
@@ -126,6 +130,8 @@ impl<K: CacheKey, V: CacheValue> CacheBuilder<K, V> {
             dependencies: None,
             fields: None,
             tagged_by_origin: false,
+            behind: None,
+            only_writer: false,
         }
     }
 
@@ -192,6 +198,31 @@ impl<K: CacheKey, V: CacheValue> CacheBuilder<K, V> {
     /// The same, for an origin that is shared or chosen at run time.
     pub fn shared_origin(mut self, origin: Arc<dyn DynOrigin<K, V>>) -> Self {
         self.origin = Some(origin);
+        self
+    }
+
+    /// Has writes acknowledged by a journal, and given to the origin later (P4): by
+    /// [`Cache::write`] and [`Cache::write_all`]. The cache's name must be among the
+    /// targets of the [`WriteBehind`], with the same origin; values wait in the form that
+    /// this codec gives them. What was acknowledged is read at once. Patches and
+    /// additions that wait are made to objects of JSON; where values are something else,
+    /// a read of such a key waits until they are applied.
+    ///
+    /// [`Cache::put`] and the expectations of writes are refused.
+    pub fn write_behind(mut self, behind: &WriteBehind, codec: impl Codec<V>) -> Self
+    where
+        K: SharedKey,
+    {
+        self.behind = Some(Behind::new(behind.clone(), &self.name, Arc::new(codec)));
+        self
+    }
+
+    /// Declares that no other node writes the keys of this cache: then it may write
+    /// behind over a journal of this process alone and have other nodes that read.
+    /// Their writes of the same keys would be applied in any order, and each node would
+    /// read its own only.
+    pub fn only_writer(mut self) -> Self {
+        self.only_writer = true;
         self
     }
 
@@ -273,6 +304,7 @@ impl<K: CacheKey, V: CacheValue> CacheBuilder<K, V> {
         let Self { name, memory, stores, seat, origin, guard, policy, rules, clock, .. } = self;
         let (runtime, fields, tagged_by_origin) =
             (self.runtime, self.fields, self.tagged_by_origin);
+        let (behind, only_writer) = (self.behind, self.only_writer);
         let dependence = self.dependencies.map(|join| {
             let fleet = seat.as_ref().map(|seat| &seat.fleet);
             join(Joining { cache: &name, fleet, fields, tagged_by_origin })
@@ -282,7 +314,11 @@ impl<K: CacheKey, V: CacheValue> CacheBuilder<K, V> {
         memory.check().map_err(|error| error.with("cache", &name))?;
         let lower = stores.map(|stores| Lower::new(&name, policy.class, stores, seat.is_some()));
         let lower = lower.transpose()?.flatten();
-        let around = Around { has_origin: origin.is_some(), has_stores: lower.is_some() };
+        let around = Around {
+            has_origin: origin.is_some(),
+            has_stores: lower.is_some(),
+            writes_behind: behind.is_some(),
+        };
         validate(&name, &policy, around)?;
         let telemetry = Arc::new(Telemetry::new());
         let observer = Arc::clone(&telemetry);
@@ -331,8 +367,11 @@ impl<K: CacheKey, V: CacheValue> CacheBuilder<K, V> {
             settles_at,
             writes_settle_at: AtomicU64::new(0),
             seat,
+            behind,
             dependence,
         });
+        engine.refuse_other_writers(only_writer)?;
+        engine.attend_behind()?;
         maintenance::start(&engine);
         // First: what others announce is followed from the first message on.
         engine.attend_dependencies();

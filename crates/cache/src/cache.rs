@@ -11,6 +11,7 @@ use larder_core::{
     WriteAbilities, Written,
 };
 
+use crate::behind::WriteBehind;
 use crate::builder::CacheBuilder;
 use crate::engine::{CacheKey, CacheValue, Engine};
 use crate::hit::Hit;
@@ -163,6 +164,10 @@ impl<K: CacheKey, V: CacheValue> Cache<K, V> {
     ///
     /// One round trip to the origin; two for the bus of a fleet; two for each store.
     ///
+    /// Of a cache with [`CacheBuilder::write_behind`], `Ok` means that the journal has it:
+    /// one sync of the journal, shared with all writes of that moment, and no round trip.
+    /// It says that something changed, whether it will or not.
+    ///
     /// ```
     /// use larder::{Action, Cache, LoadContext, Loaded, Origin, Result, WriteAbilities};
     /// # use std::{collections::HashMap, sync::Mutex};
@@ -207,7 +212,8 @@ impl<K: CacheKey, V: CacheValue> Cache<K, V> {
     }
 
     /// Changes many keys at the origin in one transaction: all of them or none. As
-    /// [`Cache::write`] otherwise.
+    /// [`Cache::write`] otherwise. Of a cache with [`CacheBuilder::write_behind`] each is
+    /// accepted and applied for itself; if only some are accepted, the outcome is unknown.
     ///
     /// # Errors
     /// As [`Cache::write`], with the write that is to blame; and
@@ -465,7 +471,8 @@ impl<K: CacheKey, V: CacheValue> Cache<K, V> {
     /// old one stays.
     pub fn set_policy(&self, policy: Policy) -> Result<()> {
         let (has_origin, has_stores) = (self.0.origin.is_some(), self.0.lower.is_some());
-        validate(&self.0.name, &policy, Around { has_origin, has_stores })?;
+        let writes_behind = self.0.behind.is_some();
+        validate(&self.0.name, &policy, Around { has_origin, has_stores, writes_behind })?;
         let (may_be_cached, may_leave) =
             (policy.class.may_be_cached(), policy.class.may_leave_process());
         self.0.policy.store(Arc::new(policy));
@@ -475,6 +482,12 @@ impl<K: CacheKey, V: CacheValue> Cache<K, V> {
             self.0.clear_stores_later();
         }
         Ok(())
+    }
+
+    /// Where its writes wait for the origin, if they do.
+    #[must_use]
+    pub fn write_behind(&self) -> Option<&WriteBehind> {
+        self.0.behind.as_ref().map(|behind| &behind.writes)
     }
 
     /// What its origin can do with writes: nothing, if it has none.

@@ -13,6 +13,7 @@ use crate::fleet::Seat;
 use crate::flight::{Flights, Writers};
 use crate::lower::Lower;
 use crate::origin::OriginGuard;
+use crate::pipeline::Behind;
 use crate::policy::Policy;
 use crate::runtime::Runtime;
 use crate::telemetry::Telemetry;
@@ -56,6 +57,8 @@ pub(crate) struct Engine<K, V> {
     pub(crate) closing: AtomicBool,
     /// The other nodes, if there are any.
     pub(crate) seat: Option<Seat<K>>,
+    /// Where its writes wait for the origin, if they do.
+    pub(crate) behind: Option<Behind<K, V>>,
     /// What it depends on and what depends on it, if anything is declared.
     pub(crate) dependence: Option<Dependence<K, V>>,
     /// Until when memory is trusted, in nanoseconds of the clock: for ever where

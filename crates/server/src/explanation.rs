@@ -8,8 +8,9 @@ use crate::config::policy::{Layer, Setting};
 use crate::config::{Config, Settings, meaning_of, suggest};
 use crate::keyspace::glob_matches;
 use crate::registry::{Router, Served};
+use crate::serve::journal::acknowledgement;
 use crate::serve::{PlannedCache, entry_of};
-use larder_core::KeyPattern;
+use larder_core::{KeyPattern, Survives};
 
 /// A cache, running or only planned.
 #[derive(Clone, Debug)]
@@ -85,6 +86,10 @@ pub struct CacheExplanation {
     pub source: String,
     /// Where it is declared; none for a table that is served undeclared.
     pub declared_at: Option<String>,
+    /// When a write of it is acknowledged: `committed` by the database, or what it then
+    /// survives in the journal. None: it takes no writes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub acknowledged: Option<&'static str>,
     /// The tags of its entries.
     pub tags: Vec<String>,
     /// What its entries are computed from.
@@ -137,12 +142,20 @@ pub fn explain(
         origin: cache.origin.to_owned(),
         source: cache.source.clone(),
         declared_at: cache.config_name.and_then(|name| settings.place(&["caches", name])),
+        acknowledged: acknowledged(settings, cache.config_name),
         tags: cache.tags.to_vec(),
         depends_on: graph.map(|graph| depends_on(graph, cache.name)).unwrap_or_default(),
         touches: graph.map(|graph| touches(graph, cache.name, key)).unwrap_or_default(),
         policy: policy(settings, cache.config_name),
     });
     Explanation { key: key.to_owned(), cache, remark }
+}
+
+fn acknowledged(settings: &Settings, config_name: Option<&str>) -> Option<&'static str> {
+    let write = settings.config.caches.get(config_name?)?.write.as_ref()?;
+    // The journal of a server is on its disk.
+    let survives = acknowledgement(Survives::PowerLoss);
+    Some(if write.is_behind() { survives } else { "committed" })
 }
 
 /// The policy of a cache, each option with where it comes from.

@@ -112,11 +112,16 @@ impl WriteBehind {
         }
         self.check(&letter.record.cache, std::slice::from_ref(&write))?;
         let cache = letter.record.cache;
+        let key = write.key.clone();
         let record = JournalRecord { cache, write, version, age: Duration::ZERO };
         let shared = self.shared();
         let replayed = shared.journal.replay(id.lane, id.offset, Some(&record)).await?;
         if let Some(offset) = replayed {
-            shared.note(&shared.lanes[usize::from(id.lane)], offset).await?;
+            let lane = &shared.lanes[usize::from(id.lane)];
+            shared.note(lane, offset).await?;
+            if let Some(strand) = lane.strands.get(&record.cache) {
+                strand.attention.accepted(&key);
+            }
         }
         Ok(replayed)
     }

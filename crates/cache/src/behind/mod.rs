@@ -2,11 +2,13 @@
 //! gets it later, once, in the order of its key.
 
 mod attempt;
+mod attendant;
 mod fold;
 mod lane;
 mod letters;
 mod options;
 mod pending;
+mod reading;
 mod retry;
 mod shared;
 mod statistics;
@@ -29,6 +31,7 @@ use larder_core::{
 use tokio::sync::oneshot;
 use xxhash_rust::xxh3::xxh3_64;
 
+pub(crate) use attendant::{Attendant, Settled};
 pub use letters::LetterId;
 pub use options::{BehindObserver, BehindOptions};
 pub use pending::{Pending, PendingBase};

@@ -4,8 +4,8 @@ use larder_core::{Action, Expected, JournalOffset, JournalRecord, Version};
 /// What a key will be once everything is applied that was accepted.
 ///
 /// Where the base is [`PendingBase::Origin`], take this, read the origin, and
-/// take it again: only if both are equal and nothing is being applied does what
-/// was read go with these changes.
+/// take it again: only if `first` is the same, both are certain and neither is being
+/// applied does what was read go with the changes of the second.
 #[derive(Clone, PartialEq, Debug)]
 #[non_exhaustive]
 pub struct Pending {
@@ -15,6 +15,9 @@ pub struct Pending {
     pub changes: Vec<Action<Bytes>>,
     /// The version of the last write.
     pub version: Version,
+    /// The oldest write that waits: once it is another one, the origin has more than
+    /// it had.
+    pub first: JournalOffset,
     /// The last write.
     pub offset: JournalOffset,
     /// Whether nothing can come otherwise: no write that waits has an expectation
@@ -44,6 +47,7 @@ impl Pending {
             base: PendingBase::Origin,
             changes: Vec::new(),
             version: Version::ZERO,
+            first: JournalOffset::START,
             offset: JournalOffset::START,
             certain: true,
             applying: false,
@@ -52,6 +56,9 @@ impl Pending {
 
     /// Takes the next write of the key into account.
     pub(super) fn push(&mut self, offset: u64, record: &JournalRecord) {
+        if self.first == JournalOffset::START {
+            self.first = JournalOffset(offset);
+        }
         self.offset = JournalOffset(offset);
         self.version = self.version.max(record.version);
         let is_sure = record.write.expected == Expected::Anything;

@@ -9,6 +9,7 @@ use larder_core::{
 };
 use tokio::sync::Notify;
 
+use super::attendant::Attention;
 use super::fold::{Batch, BatchLimits, weight};
 use super::pending::Pending;
 use crate::sync::Mutex;
@@ -29,6 +30,8 @@ pub(super) struct Strand {
     pub(super) wake: Notify,
     /// Wakes who waits for a flush.
     pub(super) progress: Notify,
+    /// The cache whose writes these are.
+    pub(super) attention: Attention,
 }
 
 struct StrandState {
@@ -99,6 +102,7 @@ impl Strand {
             state: Mutex::new(state),
             wake: Notify::new(),
             progress: Notify::new(),
+            attention: Attention::new(),
         }
     }
 
@@ -186,6 +190,10 @@ impl Strand {
             if let Some(dirty) = state.view.get_mut(key) {
                 dirty.applying = applying;
             }
+        }
+        drop(state);
+        if !applying {
+            self.progress.notify_waiters();
         }
     }
 

@@ -1,4 +1,4 @@
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
@@ -8,10 +8,11 @@ use bytes::Bytes;
 use futures_util::future::select;
 use larder_core::{
     Action, DeadLetter, Death, DeathCause, Error, ErrorKind, Expected, JournalOffset,
-    JournalRecord, Key, Moment, Written,
+    JournalRecord, Key, Moment, Value, Written,
 };
 
 use super::attempt::{self, Refusal};
+use super::attendant::Settled;
 use super::fold::{Batch, BatchLimits};
 use super::lane::Lane;
 use super::options::BehindObserver;
@@ -34,6 +35,8 @@ pub(super) struct Worker {
     failures: u32,
     /// Up to here an origin without marks may have had a write before.
     repeated_through: u64,
+    /// The number under which the keys of the last batch were announced.
+    announced: Option<u64>,
 }
 
 /// There is nothing more to do here.
@@ -52,6 +55,7 @@ impl Worker {
             search: None,
             failures: 0,
             repeated_through,
+            announced: None,
         }
     }
 
@@ -125,9 +129,10 @@ impl Worker {
             }
         }
         self.bury(&deaths).await.map_err(|Ends| Refusal::Fenced(stopping()))?;
-        let offsets: Vec<u64> = records.into_iter().map(|(offset, _)| offset).collect();
-        count(&self.shared.counters.applied, offsets.len() - deaths.len());
-        self.finish(offsets).await;
+        count(&self.shared.counters.applied, records.len() - deaths.len());
+        let (offsets, keys): (Vec<u64>, HashSet<Key>) =
+            records.into_iter().map(|(offset, record)| (offset, record.write.key)).unzip();
+        self.finish(offsets, keys.into_iter().map(|key| (key, None)).collect()).await;
         Ok(())
     }
 
@@ -165,6 +170,8 @@ impl Worker {
         let marks = self.strand.abilities.marks;
         let mark = marks.then(|| self.strand.mark(epoch, batch.through));
         let keys = || batch.writes.iter().map(|write| &write.key);
+        let within = self.shared.options.attempt_timeout;
+        self.announced = self.strand.attention.before(keys().cloned().collect(), within).await;
         self.strand.set_applying(keys(), true);
         let answer = attempt::write(&self.shared, &self.strand, &batch, mark.as_ref()).await;
         let goes = match answer {
@@ -209,7 +216,8 @@ impl Worker {
         count(&counters.coalesced, batch.records_count() - batch.writes.len());
         count(&counters.applied, batch.records_count() - deaths.len());
         self.bury(&deaths).await?;
-        self.finish(batch.offsets.iter().flatten().copied().collect()).await;
+        let offsets = batch.offsets.iter().flatten().copied().collect();
+        self.finish(offsets, settled(batch, written)).await;
         self.succeeded();
         self.apart.clear();
         self.search = self.search.map(|records| records.saturating_mul(2));
@@ -256,13 +264,16 @@ impl Worker {
             }
         }
         count(&self.shared.counters.buried, deaths.len());
+        let mut keys = Vec::new();
         for death in deaths {
             let record = self.strand.record(death.offset.0);
             self.shared.released(self.strand.finish([death.offset.0]));
             if let Some(record) = record {
+                keys.push((record.write.key.clone(), None));
                 self.tell_buried(death, record);
             }
         }
+        self.strand.attention.after(keys, self.announced).await;
         Ok(())
     }
 
@@ -285,8 +296,10 @@ impl Worker {
         let _ = catch_unwind(AssertUnwindSafe(|| what(&**observer)));
     }
 
-    async fn finish(&self, offsets: Vec<u64>) {
+    /// The origin has these, and the cache is told before the journal forgets it.
+    async fn finish(&self, offsets: Vec<u64>, settled: Vec<Settled>) {
         self.shared.released(self.strand.finish(offsets));
+        self.strand.attention.after(settled, self.announced).await;
         self.trim().await;
     }
 
@@ -343,6 +356,20 @@ impl Worker {
         self.strand.set_phase(Phase::Stopped(error));
         Ends
     }
+}
+
+/// What each key of a batch has now, if a single write says so: the order within a
+/// transaction is the origin's affair.
+fn settled(batch: &Batch, written: &[Written<Bytes>]) -> Vec<Settled> {
+    let mut settled: HashMap<&Key, Option<Value<Bytes>>> = HashMap::new();
+    for (write, answer) in batch.writes.iter().zip(written) {
+        let now = match answer {
+            Written::Done { now, .. } => now.clone(),
+            _ => None,
+        };
+        settled.entry(&write.key).and_modify(|now| *now = None).or_insert(now);
+    }
+    settled.into_iter().map(|(key, now)| (key.clone(), now)).collect()
 }
 
 fn stopping() -> Error {

@@ -48,6 +48,8 @@ pub(crate) struct Flight<K, V> {
     pub(crate) hold: Option<Hold>,
     /// Whether every store was asked and has nothing under the key.
     is_vacant_below: AtomicBool,
+    /// Whether its answer will have what waits for the origin in it.
+    has_pending: AtomicBool,
     landing: OnceLock<Landing<K, V>>,
     landed: Notify,
     /// Says that it was taken out of the table before it landed.
@@ -93,6 +95,7 @@ impl<K, V> Flight<K, V> {
             terms,
             hold: None,
             is_vacant_below: AtomicBool::new(false),
+            has_pending: AtomicBool::new(false),
             landing: OnceLock::new(),
             landed: Notify::new(),
             fenced: Notify::new(),
@@ -331,6 +334,51 @@ impl<K: Hash + Eq + Clone, V> Flights<K, V> {
         drop(shard);
         drop(key);
         was_held
+    }
+
+    /// Runs `act`, under the lock, and notes whether the flight's answer will have what
+    /// waits for the origin in it: then a write that is accepted leaves it in the table.
+    pub(crate) fn note_pending<R>(
+        &self,
+        flight: &Arc<Flight<K, V>>,
+        act: impl FnOnce() -> Option<R>,
+    ) -> Option<R> {
+        let shard = self.shard(&flight.key).lock();
+        let pending = act();
+        flight.has_pending.store(pending.is_some(), Ordering::Release);
+        drop(shard);
+        pending
+    }
+
+    /// Runs `act`, under the lock, and takes the key's flight out if it brings an answer
+    /// from before. Where `act` gives nothing, nothing is done.
+    pub(crate) fn fence_unaware<R>(&self, key: &K, act: impl FnOnce() -> Option<R>) -> Option<R> {
+        let mut shard = self.shard(key).lock();
+        let acted = act()?;
+        let is_unaware = |flight: &Arc<Flight<K, V>>| !flight.has_pending.load(Ordering::Acquire);
+        let fenced = match shard.flights.get(key).is_some_and(is_unaware) {
+            true => shard.flights.remove_entry(key),
+            false => None,
+        };
+        drop(shard);
+        tell_fenced(fenced);
+        Some(acted)
+    }
+
+    /// Runs `act`, under the lock, which is told whether the flight is still in the
+    /// table. Takes it out if it gives something.
+    pub(crate) fn conclude<R>(
+        &self,
+        flight: &Arc<Flight<K, V>>,
+        act: impl FnOnce(bool) -> Option<R>,
+    ) -> Option<R> {
+        let mut shard = self.shard(&flight.key).lock();
+        let is_there = shard.has(flight);
+        let acted = act(is_there)?;
+        let left = if is_there { shard.flights.remove_entry(&flight.key) } else { None };
+        drop(shard);
+        drop(left);
+        Some(acted)
     }
 
     /// Puts a flight in the place of the key's other one, which is fenced.

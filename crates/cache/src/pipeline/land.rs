@@ -129,13 +129,15 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     /// What "not modified" may be said of: what memory had, unless a tag or a clear
     /// took it before the load began. One that comes later fences the load.
     pub(super) fn renewable<'f>(&self, flight: &'f Flight<K, V>) -> Option<&'f Entry<V>> {
-        let entry = flight.held.as_ref().map(Resident::entry)?;
+        // What memory has of a key may have had writes in it that the origin had not.
+        let held = flight.held.as_ref().filter(|_| self.behind.is_none());
+        let entry = held.map(Resident::entry)?;
         let removed = self.memory.watermarks(&entry.tags).removed;
         (removed <= entry.version || removed > flight.begun()).then_some(entry)
     }
 
     /// The entry of a loader's answer, with its limits if it is to be kept.
-    fn entry(
+    pub(super) fn entry(
         &self,
         flight: &Flight<K, V>,
         loaded: Loaded<V>,

@@ -36,12 +36,12 @@ impl<V> Source<V> {
 }
 
 /// A finished call of a source: one answer for each flight.
-struct Answers<V> {
-    read_at: Moment,
-    cost: Duration,
-    answers: Vec<Result<Loaded<V>>>,
+pub(super) struct Answers<V> {
+    pub(super) read_at: Moment,
+    pub(super) cost: Duration,
+    pub(super) answers: Vec<Result<Loaded<V>>>,
     /// How those that failed did.
-    end: EndedBy,
+    pub(super) end: EndedBy,
 }
 
 impl<K: CacheKey, V: CacheValue> Engine<K, V> {
@@ -63,26 +63,39 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         }
         let task = async move {
             let engine = Arc::clone(&crew.engine);
-            let unanswered;
-            let rest = match &engine.lower {
-                Some(lower) => {
-                    unanswered = engine.consult(lower, &crew.flights).await;
-                    &unanswered
-                }
-                None => &crew.flights,
-            };
-            match (rest.is_empty(), source) {
-                (true, _) => {}
-                (false, Source::Stores) => rest.iter().for_each(|flight| engine.not_held(flight)),
-                (false, source) => match engine.lower.as_ref().and_then(Lower::desk) {
-                    Some((lower, desk)) if engine.policy.load().class.may_be_cached() => {
-                        engine.load_leased(lower, desk, source, rest, place).await;
-                    }
-                    _ => engine.load_from(source, rest, place).await,
-                },
+            match &engine.behind {
+                None => engine.load_through(&crew.flights, source, place).await,
+                Some(behind) => engine.load_behind(behind, &crew.flights, source, place).await,
             }
         };
         self.runtime.spawn(task);
+    }
+
+    /// Asks the stores, and the source for what none of them has.
+    pub(super) async fn load_through(
+        self: &Arc<Self>,
+        flights: &[Arc<Flight<K, V>>],
+        source: Source<V>,
+        place: Option<Permit>,
+    ) {
+        let unanswered;
+        let rest = match &self.lower {
+            Some(lower) => {
+                unanswered = self.consult(lower, flights).await;
+                &unanswered
+            }
+            None => flights,
+        };
+        match (rest.is_empty(), source) {
+            (true, _) => {}
+            (false, Source::Stores) => rest.iter().for_each(|flight| self.not_held(flight)),
+            (false, source) => match self.lower.as_ref().and_then(Lower::desk) {
+                Some((lower, desk)) if self.policy.load().class.may_be_cached() => {
+                    self.load_leased(lower, desk, source, rest, place).await;
+                }
+                _ => self.load_from(source, rest, place).await,
+            },
+        }
     }
 
     /// Asks the source for what no store has, in as few calls as its batch limit
@@ -149,13 +162,13 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     }
 
     /// Tells everyone who waits that no tier has the key.
-    fn not_held(&self, flight: &Arc<Flight<K, V>>) {
+    pub(super) fn not_held(&self, flight: &Arc<Flight<K, V>>) {
         self.flights.leave(flight, || ());
         flight.land(Landing::NotHeld);
     }
 
     /// One call of the source under budget, breaker and hard timeout.
-    async fn ask(
+    pub(super) async fn ask(
         &self,
         flights: &[Arc<Flight<K, V>>],
         source: Source<V>,

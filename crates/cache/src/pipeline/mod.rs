@@ -18,8 +18,11 @@
 //! | change a value in place | `update` |
 //! | many things at once, and gradually | `gradual` |
 //! | write to the origin: hold, commit, tell | `through` |
+//! | accept a write, show it, tell when the origin has it | `behind` |
+//! | load a key of which writes wait | `behind::load` |
 
 mod batch;
+mod behind;
 mod cascade;
 mod departure;
 mod gradual;
@@ -35,6 +38,7 @@ mod through;
 mod update;
 mod write;
 
+pub(crate) use behind::Behind;
 pub(crate) use load::Source;
 pub(crate) use read::Request;
 pub(crate) use through::WriteTerms;

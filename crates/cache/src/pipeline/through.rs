@@ -54,9 +54,9 @@ struct Writing<K: CacheKey, V: CacheValue> {
 
 /// The keys of a write, by which they are held.
 #[derive(Clone)]
-struct Held<K> {
-    keys: Arc<[K]>,
-    hold: Hold,
+pub(super) struct Held<K> {
+    pub(super) keys: Arc<[K]>,
+    pub(super) hold: Hold,
 }
 
 impl<K: CacheKey, V: CacheValue> Engine<K, V> {
@@ -69,6 +69,9 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     ) -> Outcome<V> {
         if writes.is_empty() {
             return Ok(Vec::new());
+        }
+        if let Some(behind) = &self.behind {
+            return self.write_behind(behind, writes, terms).await;
         }
         let (origin, abilities) = self.refuse_write(writes.len())?;
         let crew = Crew::new(self);
@@ -150,7 +153,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
 
     /// Tells the other nodes that a write is over, and has what is read of its keys kept
     /// again. `forgotten` are those of which nothing is kept here.
-    async fn end_write(&self, held: &Held<K>, forgotten: &[K]) -> Result<()> {
+    pub(super) async fn end_write(&self, held: &Held<K>, forgotten: &[K]) -> Result<()> {
         let Held { keys, hold } = held;
         let following = self.follow_keys(keys.iter(), Verb::Remove);
         let (version, outcome) = match &self.seat {

@@ -16,8 +16,9 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     /// stay. Returns whether it did; if not, nothing is left that the change would have
     /// had to reach.
     pub(crate) async fn update(&self, key: &K, reduce: impl Fn(&V) -> Option<V>) -> Result<bool> {
-        if self.seat.is_some() {
-            // Which of two nodes changes it last, nobody could say.
+        if self.seat.is_some() || self.behind.is_some() {
+            // Which of two nodes changes it last, nobody could say; and what waits for the
+            // origin is not to be changed but by what was accepted.
             self.remove(key).await?;
             return Ok(false);
         }

@@ -24,6 +24,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     /// Puts a value into memory and the stores. A load under way does not overwrite
     /// it.
     pub(crate) async fn put(&self, key: &K, value: V, terms: &PutTerms) -> Result<Version> {
+        self.refuse_put()?;
         let announced = match &self.seat {
             Some(seat) => Some(self.announce_key(seat, key, Verb::Remove).await),
             None => None,
@@ -78,6 +79,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         terms: &PutTerms,
         numbered: Option<Version>,
     ) -> Result<(Version, Option<Fill<K, V>>)> {
+        self.refuse_put()?;
         let policy = self.policy.load();
         if !policy.class.may_be_cached() {
             return Err(self.never_kept(policy.class));

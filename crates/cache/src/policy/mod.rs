@@ -157,7 +157,7 @@ impl Policy {
     /// with its remedy. Empty if the policy is sound.
     #[must_use]
     pub fn problems(&self, has_origin: bool) -> Vec<larder_core::Error> {
-        validate::problems(self, Around { has_origin, has_stores: false })
+        validate::problems(self, Around { has_origin, has_stores: false, writes_behind: false })
     }
 
     /// How long answers hold.

@@ -11,6 +11,7 @@ use super::Policy;
 pub(crate) struct Around {
     pub(crate) has_origin: bool,
     pub(crate) has_stores: bool,
+    pub(crate) writes_behind: bool,
 }
 
 /// Checks a policy for a cache that has this around it.
@@ -31,7 +32,7 @@ pub(super) fn problems(policy: &Policy, around: Around) -> Vec<Error> {
 type Rule = fn(&Policy, Around) -> Result<()>;
 
 const RULES: &[Rule] =
-    &[ttl, idle, idle_above_stores, sliding, ages, shares, timeouts, origin, class];
+    &[ttl, idle, idle_above_stores, sliding, ages, shares, timeouts, origin, class, behind];
 
 fn ttl(policy: &Policy, _: Around) -> Result<()> {
     let zero = |name: &'static str| {
@@ -180,6 +181,23 @@ fn origin(policy: &Policy, Around { has_origin, .. }: Around) -> Result<()> {
     Ok(())
 }
 
+/// A journal holds values outside of this process, and shows them before the origin
+/// has them.
+fn behind(policy: &Policy, Around { has_origin, writes_behind, .. }: Around) -> Result<()> {
+    if writes_behind && !has_origin {
+        return Err(refuse("there is no origin to write to, however late")
+            .remedy("declare the origin that is the cache's target of the WriteBehind"));
+    }
+    if writes_behind && !policy.class.may_leave_process() {
+        return Err(refuse(
+            "data of this class cannot wait in a journal, which is outside of this process",
+        )
+        .with("class", policy.class)
+        .remedy("write it through, or give the data another class"));
+    }
+    Ok(())
+}
+
 fn class(policy: &Policy, Around { has_origin, .. }: Around) -> Result<()> {
     if !policy.class.may_be_cached() && !has_origin {
         return Err(refuse("data of this class is never kept, and there is no origin to ask")
@@ -237,13 +255,13 @@ mod tests {
             (minute().class(Class::Personal), false, "never kept"),
         ];
         for (policy, has_origin, part) in cases {
-            let around = Around { has_origin, has_stores: false };
+            let around = Around { has_origin, has_stores: false, writes_behind: false };
             let error = validate("user", &policy, around).expect_err(part);
             assert!(error.to_string().contains(part), "{error}");
             assert!(error.remedy_text().is_some(), "{error}");
             assert_eq!(error.kind(), ErrorKind::Config);
         }
-        let around = Around { has_origin: true, has_stores: false };
+        let around = Around { has_origin: true, has_stores: false, writes_behind: false };
         assert!(validate("user", &minute(), around).is_ok());
         let bounded = Policy::ttl(Ttl::Forever).max_age(SECOND).refresh_ahead(0.8);
         assert_eq!(bounded.problems(true).len(), 0, "what max_age ends can be refreshed ahead");

@@ -2,6 +2,7 @@
 
 mod batches;
 mod behind;
+mod behind_cache;
 mod budget;
 mod build;
 mod cascade_at_scale;

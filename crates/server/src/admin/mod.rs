@@ -6,6 +6,7 @@ mod caches;
 mod events;
 mod extract;
 mod health;
+mod journal;
 mod listener;
 mod metrics;
 mod site;
@@ -43,6 +44,11 @@ fn router(server: Arc<Server>, access: Access) -> Router {
         .route("/caches/{name}/keys/{key}", get(caches::show_key).delete(caches::remove_key))
         .route("/caches/{name}/keys/{key}/expire", axum::routing::post(caches::expire_key))
         .route("/explain/{key}", get(explain_key))
+        .route("/journal", get(journal::show))
+        .route("/journal/apply", axum::routing::post(journal::apply))
+        .route("/dead-letters", get(journal::list))
+        .route("/dead-letters/{id}", get(journal::show_letter).delete(journal::drop_letter))
+        .route("/dead-letters/{id}/replay", axum::routing::post(journal::replay))
         .route("/events/{name}", axum::routing::post(events::accept))
         .layer(middleware::from_fn_with_state(Arc::clone(&access), access::require))
         .layer(middleware::from_fn_with_state(access, site::require_own));
@@ -71,6 +77,11 @@ async fn index(State(server): State<Arc<Server>>) -> Json<serde_json::Value> {
             "/caches/{name}/keys/{key}": "one key, with ?value=true its value; DELETE removes it",
             "/caches/{name}/keys/{key}/expire": "POST makes it stale",
             "/events/{name}": "POST tells of an event, with ?id= to be told once, ?preview=true to see what it touches",
+            "/journal": "the writes that wait for their database",
+            "/journal/apply": "POST gives the database all that waits, for up to ?wait_seconds=",
+            "/dead-letters": "writes that the database refused, with ?after= and ?limit=",
+            "/dead-letters/{id}": "one of them, with what was to be written; DELETE drops it",
+            "/dead-letters/{id}/replay": "POST writes it again, or the body in its place",
             "/explain/{key}": "which cache a key belongs to, and why it is treated so",
         },
     }))

@@ -125,6 +125,9 @@ fn text(explanation: &Explanation) -> String {
         let _ = writeln!(text, "           {name} = {value}");
     }
     let _ = writeln!(text, "  source   {} of the origin {}", cache.source, cache.origin);
+    if let Some(acknowledged) = cache.acknowledged {
+        let _ = writeln!(text, "  writes   acknowledged: {acknowledged}");
+    }
     if !cache.tags.is_empty() {
         let _ = writeln!(text, "  tags     {}", cache.tags.join(", "));
     }
@@ -168,6 +171,9 @@ fn show_remote(answer: &Value, is_json: bool) -> Outcome {
             [("cache", "name"), ("pattern", "pattern"), ("source", "source"), ("origin", "origin")]
         {
             let _ = writeln!(shown, "  {label:8} {}", cache[name].as_str().unwrap_or_default());
+        }
+        if let Some(acknowledged) = cache["acknowledged"].as_str() {
+            let _ = writeln!(shown, "  writes   acknowledged: {acknowledged}");
         }
         for dependency in cache["depends_on"].as_array().into_iter().flatten() {
             let part = |name: &str| dependency[name].as_str().unwrap_or_default().to_owned();

@@ -3,6 +3,7 @@
 mod check;
 mod completions;
 mod config;
+mod dead_letters;
 mod doctor;
 pub mod explain;
 pub mod generate;
@@ -52,6 +53,7 @@ enum Command {
     Doctor(doctor::DoctorOptions),
     Explain(explain::ExplainOptions),
     Graph(graph::GraphOptions),
+    DeadLetters(dead_letters::DeadLettersOptions),
     Config(config::ConfigOptions),
     Completions(completions::CompletionsOptions),
     #[command(hide = true)]
@@ -91,6 +93,7 @@ pub fn run() -> ExitCode {
         Command::Doctor(options) => doctor::run(&options),
         Command::Explain(options) => explain::run(&options),
         Command::Graph(options) => graph::run(&options),
+        Command::DeadLetters(options) => dead_letters::run(&options),
         Command::Config(options) => config::run(&options),
         Command::Completions(options) => completions::run(&options),
         Command::Generate(options) => generate::run(&options),

@@ -8,6 +8,7 @@ mod diagnostic;
 mod event_options;
 mod file_mark;
 mod front_options;
+mod journal_options;
 mod options;
 mod origin_options;
 mod overrides;
@@ -33,6 +34,7 @@ pub use event_options::{
 };
 pub use file_mark::FileMark;
 pub use front_options::ExistingRedisOptions;
+pub use journal_options::{DamageChoice, JournalSection};
 pub use options::{
     Config, DangerousCommand, DiskDurability, DiskTierOptions, LogFormat, LogLevel, MemoryOptions,
     ServerOptions, UserOptions,
@@ -54,4 +56,4 @@ pub use units::{
 
 /// A configuration with every option, each with a word about it.
 pub const EXAMPLE: &str = include_str!("example.toml");
-pub use write_options::CacheWriteOptions;
+pub use write_options::{CacheWriteOptions, WriteMode};

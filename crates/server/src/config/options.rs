@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::cache_options::{CacheOptions, PolicyOptions};
 use super::event_options::{EventRuleOptions, EventSourceOptions, ScheduleOptions};
 use super::front_options::ExistingRedisOptions;
+use super::journal_options::JournalSection;
 use super::origin_options::OriginOptions;
 use super::shared_tier_options::{MemcachedTierOptions, RedisTierOptions};
 use super::units::{ByteSize, DurationText, OptionalDuration, SizeOrShare};
@@ -25,6 +26,9 @@ pub struct Config {
     /// A tier below memory, on this machine's disk: what caches hold survives a
     /// restart. Off unless it has a directory.
     pub disk: DiskTierOptions,
+    /// Where writes wait for their database, of the caches that write behind.
+    #[serde(skip_serializing_if = "JournalSection::is_default")]
+    pub journal: JournalSection,
     /// A Redis that many servers share: a tier below memory, bus and leases. Off
     /// unless it has a URL.
     #[serde(skip_serializing_if = "RedisTierOptions::is_default")]

@@ -58,6 +58,7 @@ const SECTIONS: &[(&str, &str, &str)] = &[
     ("[server.users.NAME]", "UserOptions", ""),
     ("[memory]", "MemoryOptions", MEMORY),
     ("[disk]", "DiskTierOptions", ""),
+    ("[journal]", "JournalSection", ""),
     ("[redis]", "RedisTierOptions", ""),
     ("[memcached]", "MemcachedTierOptions", ""),
     ("[front]", "ExistingRedisOptions", ""),

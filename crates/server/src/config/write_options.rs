@@ -6,11 +6,36 @@ use larder_sql::WriteOptions;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// When a write is acknowledged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum WriteMode {
+    /// When the database has committed it.
+    #[default]
+    Through,
+    /// When the journal has it, on the disk. The database gets it later, once, and
+    /// many writes in one transaction.
+    Behind,
+}
+
+impl WriteMode {
+    fn is_through(&self) -> bool {
+        *self == Self::Through
+    }
+}
+
 /// What clients may change, and how. A section without options makes the rows of
 /// a table writable; a query needs a statement for each kind of change.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CacheWriteOptions {
+    /// When a write is acknowledged. Default: through.
+    #[serde(skip_serializing_if = "WriteMode::is_through")]
+    pub mode: WriteMode,
+    /// This server alone writes the keys of this cache: with `behind`, where several
+    /// servers share a Redis. Default: false.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub only_writer: bool,
     /// The column that counts the versions of a row, so that a write can expect
     /// one. Writes of a table increment it; a statement has to.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -34,6 +59,12 @@ pub struct CacheWriteOptions {
 }
 
 impl CacheWriteOptions {
+    /// Whether writes are acknowledged before the database has them.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.mode == WriteMode::Behind
+    }
+
     /// As the database takes them.
     #[must_use]
     pub fn to_sql(&self) -> WriteOptions {

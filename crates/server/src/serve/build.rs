@@ -1,18 +1,21 @@
 //! Builds the planned caches.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use larder::{BytesCodec, Cache, Dependencies, Edge, Memory, Stores};
-use larder_core::{Error, ErrorKind, Key, Result};
+use larder::{BytesCodec, Cache, CacheBuilder, Dependencies, Edge, Memory, Stores};
+use larder_core::{DynOrigin, Error, ErrorKind, Key, Result};
 use larder_disk::DiskTier;
 
 use super::connect::{Connected, loader, loader_mistake};
+use super::journal::{Journal, Target};
 use super::memory::Division;
 use super::plan::{Plan, PlannedCache};
 use super::rows::RowRules;
 use super::ruled::RuledOrigin;
 use super::shared_tiers::SharedTiers;
 use super::{disk, made_by};
-use crate::config::{CacheOptions, Diagnostic, Settings};
+use crate::config::{CacheOptions, CacheWriteOptions, Diagnostic, Settings};
 use crate::registry::{Registry, Served};
 use crate::resp::ServedCache;
 
@@ -31,6 +34,8 @@ pub(super) struct Surroundings<'t> {
     pub(super) tiers: Tiers<'t>,
     /// What they depend on, if any do.
     pub(super) dependencies: Option<&'t Dependencies>,
+    /// Where their writes wait, if they do.
+    pub(super) journal: Option<&'t Journal>,
 }
 
 /// The registry of the planned caches, each with its part of the memory.
@@ -91,24 +96,26 @@ async fn open_cache(
     memory_bytes: usize,
     surroundings: Surroundings<'_>,
 ) -> Result<ServedCache> {
-    let origin = connected.origin(&planned.origin).ok_or_else(|| {
-        Error::new(ErrorKind::InvalidInput, "the origin is not connected")
-            .with("origin", &planned.origin)
-    })?;
-    let Surroundings { tiers, dependencies } = surroundings;
-    let loader = loader(settings, &origin.database, planned).await?;
+    let open = connected.origin(&planned.origin).ok_or_else(|| not_connected(planned))?;
+    let Surroundings { tiers, dependencies, journal } = surroundings;
     let policy = settings.policy(planned.config_name.as_deref()).to_policy();
     let class = policy.get_class();
     let builder = Cache::<Key, Bytes>::builder(&planned.name)
         .memory(Memory::bytes(memory_bytes))
         .prefixes(planned.pattern.clone())
-        .origin_guard(origin.guard.clone())
+        .origin_guard(open.guard.clone())
         .policy(policy);
-    let mut builder =
-        match RowRules::new(planned.pattern.clone(), options, edges(planned, dependencies)) {
-            Some(rules) => builder.origin(RuledOrigin::new(loader, rules, &planned.name)),
-            None => builder.origin(loader),
-        };
+    let mut builder = match journal.and_then(|it| Some((it, it.origin(&planned.name)?))) {
+        Some((journal, origin)) => {
+            let is_only_writer = options.write.as_ref().is_some_and(|write| write.only_writer);
+            let builder = builder.shared_origin(origin).write_behind(&journal.behind, BytesCodec);
+            if is_only_writer { builder.only_writer() } else { builder }
+        }
+        None => builder.shared_origin(
+            self::origin(settings, connected, planned, options, dependencies).await?,
+        ),
+    };
+    builder = with_written_rules(builder, planned, options, dependencies);
     if let Some(dependencies) = dependencies {
         builder = builder.dependencies(dependencies).tagged_by_origin();
     }
@@ -117,7 +124,7 @@ async fn open_cache(
         builder = builder.fleet(&shared.fleet);
     }
     if class.may_leave_process() {
-        let made_by = made_by::describe(planned, &origin.database);
+        let made_by = made_by::describe(planned, &open.database);
         // Nearest first: a hit on this machine's disk costs no round trip. A cache
         // without any store has none of these.
         let mut stores = Stores::new(BytesCodec);
@@ -134,6 +141,78 @@ async fn open_cache(
         builder = builder.fallback(move |_| Some(answer.clone()));
     }
     builder.build()
+}
+
+/// What the writes of the caches that write behind are given to.
+///
+/// # Errors
+/// One for each whose statements do not work.
+pub(super) async fn targets(
+    settings: &Settings,
+    connected: &Connected,
+    plan: &Plan,
+    dependencies: Option<&Dependencies>,
+) -> Result<Vec<Target>, Vec<Diagnostic>> {
+    let mut targets = Vec::new();
+    let mut mistakes = Vec::new();
+    for planned in &plan.caches {
+        let Some(options) = entry(settings, planned) else { continue };
+        if !options.write.as_ref().is_some_and(CacheWriteOptions::is_behind) {
+            continue;
+        }
+        match origin(settings, connected, planned, options, dependencies).await {
+            Ok(origin) => targets.push((planned.name.clone(), origin)),
+            Err(error) => mistakes.push(loader_mistake(settings, planned, &error)),
+        }
+    }
+    if mistakes.is_empty() { Ok(targets) } else { Err(mistakes) }
+}
+
+fn entry<'s>(settings: &'s Settings, planned: &PlannedCache) -> Option<&'s CacheOptions> {
+    planned.config_name.as_ref().and_then(|name| settings.config.caches.get(name))
+}
+
+/// The origin of a cache under its rules.
+async fn origin(
+    settings: &Settings,
+    connected: &Connected,
+    planned: &PlannedCache,
+    options: &CacheOptions,
+    dependencies: Option<&Dependencies>,
+) -> Result<Arc<dyn DynOrigin<Key, Bytes>>> {
+    let open = connected.origin(&planned.origin).ok_or_else(|| not_connected(planned))?;
+    let loader = loader(settings, &open.database, planned).await?;
+    let rules = RowRules::new(planned.pattern.clone(), options, edges(planned, dependencies));
+    Ok(match rules {
+        Some(rules) => Arc::new(RuledOrigin::new(loader, rules, &planned.name)),
+        None => Arc::new(loader),
+    })
+}
+
+/// What a write leaves in memory has the tags and the TTL that a load of it would have.
+fn with_written_rules(
+    builder: CacheBuilder<Key, Bytes>,
+    planned: &PlannedCache,
+    options: &CacheOptions,
+    dependencies: Option<&Dependencies>,
+) -> CacheBuilder<Key, Bytes> {
+    let rules = RowRules::new(planned.pattern.clone(), options, edges(planned, dependencies));
+    let Some(rules) = rules.filter(|_| options.write.is_some()).map(Arc::new) else {
+        return builder;
+    };
+    let of_ttl = Arc::clone(&rules);
+    builder
+        .tag_rule(move |key, value| {
+            // What cannot be told of a row that was read is not kept.
+            let said = rules.read(key, value.map(|row| row.as_ref()));
+            said.map(|said| said.tags).unwrap_or_default()
+        })
+        .ttl_rule(move |key, row| of_ttl.read(key, Some(row)).ok()?.ttl)
+}
+
+fn not_connected(planned: &PlannedCache) -> Error {
+    Error::new(ErrorKind::InvalidInput, "the origin is not connected")
+        .with("origin", &planned.origin)
 }
 
 /// By what the entries of a cache are tagged with what they were computed from.

@@ -7,6 +7,7 @@ pub mod connect;
 mod dependencies;
 mod disk;
 mod front;
+pub mod journal;
 mod made_by;
 mod members;
 mod memory;
@@ -72,6 +73,8 @@ pub struct Server {
     pub division: Division,
     /// The tier on this machine's disk, if there is one.
     pub disk: Option<DiskTier>,
+    /// Where writes wait for their database, if they do.
+    pub journal: Option<journal::Journal>,
     /// The tiers that it shares with other servers, if there are any.
     pub shared_tiers: Option<SharedTiers>,
     /// The Redis that it stands in front of, if there is one; without secrets.
@@ -170,7 +173,15 @@ async fn start(settings: Settings) -> Result<(Door, Arc<Server>, admin::Listener
         shared_tiers::open(&settings).await.map_err(|mistake| Diagnostics(vec![*mistake]))?;
     let tiers = build::Tiers { disk: disk.as_ref(), shared: shared_tiers.as_ref() };
     let dependencies = plan.dependencies.graph.clone().map(Dependencies::new);
-    let surroundings = build::Surroundings { tiers, dependencies: dependencies.as_ref() };
+    let targets = build::targets(&settings, &connected, &plan, dependencies.as_ref());
+    let targets = targets.await.map_err(Diagnostics)?;
+    let journal = journal::open(&settings, targets).await;
+    let journal = journal.map_err(|mistake| Diagnostics(vec![*mistake]))?;
+    let surroundings = build::Surroundings {
+        tiers,
+        dependencies: dependencies.as_ref(),
+        journal: journal.as_ref(),
+    };
     let registry = build::build(&settings, &connected, &plan, &division, surroundings)
         .await
         .map_err(Diagnostics)?;
@@ -210,6 +221,7 @@ async fn start(settings: Settings) -> Result<(Door, Arc<Server>, admin::Listener
         skipped: plan.skipped,
         division,
         disk,
+        journal,
         shared_tiers,
         upstream: door_options.front.as_ref().map(|front| front.label()),
         redis_address: door.address(),
@@ -257,7 +269,7 @@ async fn run(server: &Arc<Server>, signals: &mut Signals) {
     breakers.abort();
 }
 
-/// Answers what has arrived, lets loads end, closes the databases.
+/// Answers what has arrived, lets loads end, applies what waits, closes the databases.
 async fn drain(door: Door, server: &Arc<Server>, admin: admin::Listener, signals: &mut Signals) {
     server.draining.store(true, Ordering::Release);
     let patience = server.settings.load().config.server.drain_timeout.0;
@@ -270,6 +282,10 @@ async fn drain(door: Door, server: &Arc<Server>, admin: admin::Listener, signals
         }
         let left = patience.saturating_sub(began.elapsed());
         join_all(server.registry.served().iter().map(|served| served.cache.shutdown(left))).await;
+        // Nobody writes any more; what waits needs the databases.
+        if let Some(journal) = &server.journal {
+            journal.shut_down(patience.saturating_sub(began.elapsed()).max(CLOSE_LEAST)).await;
+        }
         let left = patience.saturating_sub(began.elapsed()).max(CLOSE_LEAST);
         if tokio::time::timeout(left, server.connected.close()).await.is_err() {
             tracing::warn!("a database did not let its connections be closed in time");

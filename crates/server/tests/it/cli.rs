@@ -22,6 +22,7 @@ fn each_command_explains_itself() {
         "doctor",
         "explain",
         "graph",
+        "dead-letters",
         "config",
         "config print",
         "completions",

@@ -5,6 +5,7 @@
 mod caches;
 mod encode;
 mod fleet;
+mod journal;
 mod server;
 mod stores;
 mod table;
@@ -27,6 +28,7 @@ pub(super) fn text(server: &Server, format: Format) -> Result<String, fmt::Error
     families.extend(stores::families(server));
     families.extend(stores::leases(server));
     families.extend(fleet::families(server));
+    families.extend(journal::families(server));
     encode::encode(families, format)
 }
 

@@ -77,6 +77,30 @@ metrics! {
     PLAIN_KEYS_READS: Counter "larder_plain_keys_reads" ["outcome"], "Reads of keys of no cache";
     PLAIN_KEYS_REMOVED: Counter "larder_plain_keys_removed" ["cause"],
         "Keys of no cache that left by themselves";
+    JOURNAL_LAG_SECONDS: Gauge "larder_journal_lag_seconds" [],
+        "The age of the oldest write that waits for its database";
+    JOURNAL_DEPTH_RECORDS: Gauge "larder_journal_depth_records" [], "Writes that wait";
+    JOURNAL_DEPTH_BYTES: Gauge "larder_journal_depth_bytes" [],
+        "Bytes of keys and values that wait";
+    JOURNAL_DEAD_LETTERS: Gauge "larder_journal_dead_letters" [],
+        "Writes that the database refused, until they are replayed or dropped";
+    JOURNAL_LANES: Gauge "larder_journal_lanes" ["state"],
+        "Lanes that are failing, and tried again, or have stopped for good";
+    JOURNAL_WRITABLE: Gauge "larder_journal_writable" [], "1 while the journal takes writes";
+    JOURNAL_BYTES: Gauge "larder_journal_bytes" [], "What waits and dead letters take";
+    JOURNAL_BUDGET_BYTES: Gauge "larder_journal_budget_bytes" [], "What they may take";
+    JOURNAL_WRITES: Counter "larder_journal_writes" ["outcome"],
+        "Writes: accepted, refused for want of room, applied, of these coalesced, or buried";
+    JOURNAL_ROWS_WRITTEN: Counter "larder_journal_rows_written" [],
+        "Writes that the database was sent and has committed";
+    JOURNAL_BATCHES: Counter "larder_journal_batches" [], "Transactions in which they were";
+    JOURNAL_RETRIES: Counter "larder_journal_retries" [],
+        "Transactions that failed and were or will be tried again";
+    JOURNAL_DOUBTS: Counter "larder_journal_doubts" [],
+        "Transactions of which it was unknown whether they had happened";
+    JOURNAL_SYNCS: Counter "larder_journal_syncs" [], "Times the journal was synced to its disk";
+    JOURNAL_DISK_FAILURES: Counter "larder_journal_disk_failures" [],
+        "Writes and syncs that the journal's disk refused";
     FRONT_TRACKING: Gauge "larder_front_tracking" ["state"],
         "1 for whether Redis tells what changes: tracking, lost or refused";
     FRONT_SERVERS: Gauge "larder_front_servers" [],

@@ -4,7 +4,7 @@ use larder::DependencyGraph;
 use larder_core::KeyPattern;
 use larder_sql::{Dialect, QueryOptions};
 
-use super::{Checker, KeyShape, writes};
+use super::{Checker, KeyShape, journal, writes};
 use crate::config::template::Template;
 use crate::config::{CacheOptions, PolicyOptions, policy, suggest};
 
@@ -23,6 +23,7 @@ pub(super) fn check(checker: &mut Checker<'_>) {
         let pattern = key(checker, cache_name, cache);
         let dialects = dialects(checker, cache);
         writes::check(checker, cache_name, cache, pattern.as_ref(), &dialects);
+        journal::cache(checker, cache_name, cache);
         tags(checker, cache_name, cache);
         depends_on(checker, cache_name, cache);
         ttl_by_age(checker, cache_name, cache);

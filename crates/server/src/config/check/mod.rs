@@ -4,6 +4,7 @@
 mod caches;
 mod events;
 mod front;
+mod journal;
 mod keys;
 mod origins;
 mod sentinel;
@@ -32,6 +33,7 @@ pub fn check(source: &Source) -> Parsed {
         front::check(&mut checker);
         origins::check(&mut checker);
         caches::check(&mut checker);
+        journal::check(&mut checker);
         events::check(&mut checker);
         let found = checker.found;
         parsed.diagnostics.0.extend(found);

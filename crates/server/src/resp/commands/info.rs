@@ -11,6 +11,7 @@ use super::super::routes::ServedCache;
 use super::super::session::Session;
 use super::server::REDIS_VERSION;
 use crate::front::FrontStatistics;
+use crate::serve::journal::acknowledgement;
 
 /// One section. Those that are not in the default set are shown on request and
 /// in `INFO all`.
@@ -194,6 +195,24 @@ fn write_keyspace(shared: &Shared, text: &mut String) {
 fn write_caches(shared: &Shared, text: &mut String) {
     if let (Some(front), Some(counted)) = (&shared.front, shared.front_statistics()) {
         write_front(front.label(), &counted, text);
+    }
+    if let Some(behind) = shared.routes.caches().into_iter().find_map(ServedCache::write_behind) {
+        let it = behind.statistics();
+        line(
+            text,
+            format_args!(
+                "journal:acknowledged={},depth={},lag_ms={},dead_letters={},accepted={},applied={},\
+                 coalesced={},refused={}",
+                acknowledgement(behind.profile().survives),
+                it.depth_records,
+                it.oldest_age.as_millis(),
+                it.journal.dead_letters,
+                it.accepted,
+                it.applied,
+                it.coalesced,
+                it.refused_full,
+            ),
+        );
     }
     for cache in shared.routes.caches() {
         let statistics = cache.statistics();

@@ -11,7 +11,9 @@ use super::super::routes::ServedCache;
 use super::super::session::Session;
 use super::super::{Protocol, Reply, written};
 use super::client::on_or_off;
+use crate::keyspace::parse_integer;
 use crate::registry::misses;
+use crate::serve::journal::acknowledgement;
 
 /// What all of these have in common. They are barred from transactions: what a
 /// cache holds is not under the locks that make `EXEC` atomic.
@@ -30,6 +32,16 @@ const LARDER: Command = Command {
 };
 
 pub(super) const COMMANDS: &[Command] = &[
+    Command {
+        name: "larder.apply",
+        arity: -1,
+        syntax: "[milliseconds]",
+        summary: "Gives the databases all that waits in the journal, and waits until they have it.",
+        complexity: "O(N) where N is the number of writes that wait",
+        flags: &["admin", "no_multi"],
+        handler: Handler::Waiting(apply),
+        ..LARDER
+    },
     Command {
         name: "larder.clear",
         syntax: "cache",
@@ -100,6 +112,37 @@ pub(super) const COMMANDS: &[Command] = &[
         ..LARDER
     },
 ];
+
+/// How long `LARDER.APPLY` waits unless it says so.
+const APPLY_PATIENCE: Duration = Duration::from_secs(30);
+
+fn apply<'a>(
+    session: &'a mut Session,
+    arguments: &'a [&'a [u8]],
+    reply: &'a mut Reply,
+) -> BoxFuture<'a, ()> {
+    Box::pin(async move {
+        let patience = match *arguments {
+            [_] => Some(APPLY_PATIENCE),
+            [_, number] => parse_integer(number)
+                .and_then(|number| u64::try_from(number).ok())
+                .map(Duration::from_millis),
+            _ => None,
+        };
+        let Some(patience) = patience else {
+            return reply.error("ERR syntax error, expected [milliseconds]");
+        };
+        let caches = session.shared.routes.caches();
+        let Some(behind) = caches.into_iter().find_map(ServedCache::write_behind) else {
+            return reply.error("ERR no cache writes behind: nothing waits");
+        };
+        match tokio::time::timeout(patience, behind.flush()).await {
+            Ok(Ok(())) => reply.ok(),
+            Ok(Err(error)) => reply.error(&load_error(&error)),
+            Err(_) => reply.error("TIMEOUT not all is applied yet: it goes on"),
+        }
+    })
+}
 
 fn incr<'a>(
     session: &'a mut Session,
@@ -376,10 +419,24 @@ fn explain_cached(cache: &ServedCache, key: &[u8], fields: &mut Vec<(&'static st
     fields.push(("ttl-ms", ttl));
     fields.push(("stale-window-ms", Field::millis(policy.stale_window())));
     fields.push(("hard-timeout-ms", Field::millis(policy.get_hard_timeout())));
+    fields.push(("acknowledged", acknowledged(cache)));
+    if let Some(behind) = cache.write_behind() {
+        let pending = behind.pending(cache.name(), &Key::new(key));
+        fields.push(("waits-for-origin", Field::flag(pending.is_some())));
+    }
     let inspection = cache.inspect(key);
     fields.push(("cached", Field::flag(inspection.is_some())));
     if let Some(inspection) = inspection {
         explain_entry(&inspection, fields);
+    }
+}
+
+/// When a write of the cache is acknowledged; nothing if it takes none.
+fn acknowledged(cache: &ServedCache) -> Field {
+    match cache.write_behind() {
+        Some(behind) => Field::Text(acknowledgement(behind.profile().survives).to_owned()),
+        None if written::takes_writes(cache) => Field::Text("committed".to_owned()),
+        None => Field::Nothing,
     }
 }
 
