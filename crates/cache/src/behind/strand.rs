@@ -29,6 +29,8 @@ pub(super) struct Strand {
     pub(super) wake: Notify,
     /// Wakes who waits for a flush.
     pub(super) progress: Notify,
+    /// Held by the task: the next one begins when the last one has ended.
+    pub(super) working: tokio::sync::Mutex<()>,
 }
 
 struct StrandState {
@@ -61,6 +63,8 @@ struct Waiting {
 /// What the task of a strand does.
 #[derive(Clone, Debug)]
 pub(super) enum Phase {
+    /// Another process applies the lane, or nobody does yet.
+    Following,
     /// It has not heard yet what the origin has.
     TakingOver,
     Running,
@@ -87,7 +91,7 @@ impl Strand {
             queue: BTreeMap::new(),
             view: HashMap::new(),
             flush_to: 0,
-            phase: Phase::TakingOver,
+            phase: Phase::Following,
             failing: None,
         };
         Self {
@@ -99,6 +103,7 @@ impl Strand {
             state: Mutex::new(state),
             wake: Notify::new(),
             progress: Notify::new(),
+            working: tokio::sync::Mutex::new(()),
         }
     }
 
@@ -179,6 +184,15 @@ impl Strand {
         (records, bytes)
     }
 
+    /// Forgets what another process has applied: all up to here.
+    pub(super) fn forget_through(&self, trimmed: u64) -> (usize, usize) {
+        let offsets: Vec<u64> = {
+            let state = self.state.lock();
+            state.queue.range(..=trimmed).map(|(at, _)| *at).collect()
+        };
+        if offsets.is_empty() { (0, 0) } else { self.finish(offsets) }
+    }
+
     /// Says of keys whether writes of theirs are on their way to the origin.
     pub(super) fn set_applying<'k>(&self, keys: impl Iterator<Item = &'k Key>, applying: bool) {
         let mut state = self.state.lock();
@@ -213,7 +227,8 @@ impl Strand {
         let state = self.state.lock();
         let dirty = state.view.get(key)?;
         let mut pending = dirty.pending.clone();
-        pending.applying = dirty.applying;
+        // What another process does just now is not known here.
+        pending.applying = dirty.applying || matches!(state.phase, Phase::Following);
         pending.certain &= matches!(state.phase, Phase::Running);
         Some(pending)
     }

@@ -1,8 +1,6 @@
 use std::time::Duration;
 
 use super::JournalOffset;
-#[cfg(doc)]
-use super::{Journal, JournalProfile};
 use crate::{BoxFuture, Result};
 
 /// What a journal can do that several processes share: leases of lanes, who is

@@ -164,7 +164,7 @@ impl Core {
         let keys = std::iter::once(self.keys.news()).chain(self.keys.others(lanes)).collect();
         let mut call = self.script(&JOURNAL_RESTORE, keys).number(lanes);
         for lane in &self.known().lanes {
-            call = call.number(lane.highest).number(lane.epoch);
+            call = call.number(lane.highest).number(lane.epoch).number(lane.trimmed);
         }
         let said = self.hear(self.link.call(&call).await?)?;
         match self.refuse_other(said)? {

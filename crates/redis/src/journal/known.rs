@@ -29,6 +29,8 @@ pub(super) struct KnownLane {
     /// The last place that was heard of, whether or not there is a record.
     pub(super) highest: u64,
     pub(super) trimmed: u64,
+    /// All up to here that was not trimmed is counted as lost.
+    lost_through: u64,
     pub(super) epoch: u64,
 }
 
@@ -64,11 +66,12 @@ impl Known {
 
     /// Notes that everything is gone. Returns how many records waited.
     pub(super) fn count_gone(&mut self) -> u64 {
-        let waited = |lane: &KnownLane| lane.last.saturating_sub(lane.trimmed);
+        let waited =
+            |lane: &KnownLane| lane.last.saturating_sub(lane.trimmed.max(lane.lost_through));
         let gone: u64 = self.lanes.iter().map(waited).sum();
         self.lost += gone;
         for lane in &mut self.lanes {
-            lane.trimmed = lane.trimmed.max(lane.last);
+            lane.lost_through = lane.last;
         }
         gone
     }

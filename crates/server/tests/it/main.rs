@@ -1,6 +1,7 @@
 //! The server from outside: its commands, its configuration, its doors.
 
 mod admin;
+mod behind_fleet;
 mod both;
 mod cli;
 mod coherence;
