@@ -43,7 +43,8 @@ pub enum Acknowledge {
     Replicas(u8),
     /// When it is on the primary's disk (`WAITAOF 1 0`, Redis or Valkey 7.2 with
     /// `appendonly yes`). With `appendfsync everysec` that takes up to a second,
-    /// with `always` as long as one sync. [`Survives::PowerLoss`].
+    /// with `always` as long as one sync, with `no` it is never acknowledged.
+    /// [`Survives::PowerLoss`].
     Disk,
     /// When it is on the primary's disk and on those of so many replicas
     /// (`WAITAOF 1 n`). [`Survives::DiskLoss`].

@@ -431,6 +431,8 @@ fn only_a_server_that_tells_of_its_disk_is_trusted_with_it() {
         for flavour in Flavour::installed() {
             for durable in [true, false] {
                 let options = RedisOptions { flavour, durable, ..RedisOptions::default() };
+                // Durable ones of the tests leave it to the kernel, which is not enough.
+                let options = options.arguments(["--appendfsync", "always"]);
                 let server = RedisServer::launch(&options);
                 let version = server.info("redis_version").expect("a server has one");
                 let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
