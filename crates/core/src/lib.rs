@@ -50,8 +50,9 @@ pub use error::{BoxError, Error, ErrorKind, Result};
 pub use frame::{Frame, frame_layout};
 pub use heap_size::{HeapSize, allocation_size};
 pub use journal::{
-    DeadLetter, Death, DeathCause, DynJournal, Journal, JournalEntry, JournalOffset,
-    JournalProfile, JournalRecord, JournalUsage, LaneClaim, Survives,
+    DeadLetter, Death, DeathCause, DynJournal, Journal, JournalCensus, JournalEntry, JournalOffset,
+    JournalProfile, JournalRecord, JournalSharing, JournalUsage, LaneCensus, LaneClaim, LaneHolder,
+    Survives,
 };
 pub use key::{
     Cover, Key, KeyBuilder, KeyPattern, LEVEL_TAG, PatternError, Reach, SharedKey, canonical_json,

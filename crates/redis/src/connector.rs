@@ -88,6 +88,11 @@ impl Connector {
         Self { user, password, database: 0, ..self.clone() }
     }
 
+    /// The same with another patience.
+    pub(crate) fn with_response_timeout(&self, response_timeout: Duration) -> Self {
+        Self { response_timeout, ..self.clone() }
+    }
+
     pub(crate) fn certificates(&self) -> Option<TlsCertificates> {
         self.certificates.clone()
     }

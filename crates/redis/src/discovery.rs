@@ -1,6 +1,7 @@
 //! Which server is the primary now.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use larder_core::{Error, ErrorKind, Result};
 use redis::cluster_routing::Slot;
@@ -18,7 +19,7 @@ pub(crate) struct Discovery {
     sentinels: Connector,
     seeds: Vec<Endpoint>,
     topology: Topology,
-    /// The slot of the control keys.
+    /// The slot of the keys that it is about: the control keys, or a journal's.
     control: Slot,
 }
 
@@ -47,6 +48,13 @@ impl Discovery {
         Self { connector, sentinels, seeds, topology: options.topology.clone(), control }
     }
 
+    /// The same for other keys than the control keys, with connections that wait
+    /// this long for an answer.
+    pub(crate) fn for_slot(&self, slot: Slot, response_timeout: Duration) -> Self {
+        let connector = Arc::new(self.connector.with_response_timeout(response_timeout));
+        Self { connector, control: slot, ..self.clone() }
+    }
+
     pub(crate) fn seeds(&self) -> &[Endpoint] {
         &self.seeds
     }
@@ -55,7 +63,7 @@ impl Discovery {
         &self.connector
     }
 
-    /// A connection to the primary that has the control keys.
+    /// A connection to the primary that has these keys.
     ///
     /// # Errors
     /// Why the last server that was tried would not do.

@@ -62,6 +62,12 @@ impl Names {
         format!("{}:l:{}:", self.prefix, escape(cache)).into_bytes()
     }
 
+    /// What every key of a journal starts with: they share a slot of a cluster,
+    /// another one for each journal.
+    pub(crate) fn journal(&self, name: &str) -> Vec<u8> {
+        format!("{0}:journal:{{{0}.{name}}}:", self.prefix).into_bytes()
+    }
+
     /// The pattern of every key and channel, for access control lists.
     pub(crate) fn patterns(&self) -> [String; 2] {
         [format!("{}:*", self.prefix), format!("{{{}}}:*", self.prefix)]

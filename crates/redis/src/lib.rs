@@ -1,5 +1,6 @@
 //! Redis and Valkey for Larder: a shared tier below memory, the bus by which
-//! nodes tell one another what changed, and leases.
+//! nodes tell one another what changed, leases, and a journal of writes that many
+//! nodes share.
 //!
 //! ```no_run
 //! use larder_redis::{RedisOptions, RedisTier};
@@ -45,6 +46,7 @@ mod continuity;
 mod discovery;
 mod events;
 mod failure;
+mod journal;
 mod keys;
 mod lease;
 mod links;
@@ -65,10 +67,11 @@ mod wakes;
 
 pub use bus::RedisBus;
 pub use events::{RedisChannel, RedisEvent, RedisStream};
+pub use journal::{Acknowledge, RedisJournal, RedisJournalOptions, RedisJournalStatistics};
 pub use lease::RedisLease;
 pub use options::{CONNECTIONS_LIMIT, RedisOptions, Topology};
 pub use probe::{Finding, Level};
-pub use rights::{CLUSTER_RIGHTS, RIGHTS};
+pub use rights::{CLUSTER_RIGHTS, JOURNAL_RIGHTS, RIGHTS};
 pub use store::RedisStore;
 pub use subscription::RedisSubscription;
 pub use tier::RedisTier;

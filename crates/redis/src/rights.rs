@@ -59,6 +59,22 @@ pub const RIGHTS: [&str; 24] = [
 pub const CLUSTER_RIGHTS: [&str; 6] =
     ["cluster|slots", "cluster|info", "spublish", "ssubscribe", "readonly", "asking"];
 
+/// What a journal takes beside [`RIGHTS`], or beside both in a cluster. To wait for
+/// disks it takes `waitaof`, too, which servers before 7.2 do not know.
+pub const JOURNAL_RIGHTS: [&str; 11] = [
+    "hget",
+    "hgetall",
+    "hdel",
+    "hincrby",
+    "xread",
+    "xrevrange",
+    "xdel",
+    "xtrim",
+    "zcard",
+    "zremrangebyscore",
+    "wait",
+];
+
 /// Tries everything at each primary.
 ///
 /// # Errors

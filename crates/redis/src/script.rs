@@ -38,6 +38,20 @@ scripts! {
     ACQUIRE: "acquire.lua";
     RELEASE: "release.lua";
     AWAIT: "await.lua";
+    JOURNAL_OPEN: "journal/enter.lua" "journal/open.lua";
+    JOURNAL_RESTORE: "journal/enter.lua" "journal/restore.lua";
+    JOURNAL_APPEND: "journal/enter.lua" "journal/append.lua";
+    JOURNAL_CLAIM: "journal/enter.lua" "journal/claim.lua";
+    JOURNAL_RENEW: "journal/enter.lua" "journal/renew.lua";
+    JOURNAL_RELEASE: "journal/enter.lua" "journal/release.lua";
+    JOURNAL_HURRY: "journal/enter.lua" "journal/hurry.lua";
+    JOURNAL_TRIM: "journal/enter.lua" "journal/owner.lua" "journal/trim.lua";
+    JOURNAL_BURY: "journal/enter.lua" "journal/owner.lua" "journal/bury.lua";
+    JOURNAL_BURIED: "journal/enter.lua" "journal/buried.lua";
+    JOURNAL_LETTERS: "journal/enter.lua" "journal/letters.lua";
+    JOURNAL_REPLAY: "journal/enter.lua" "journal/take_letter.lua" "journal/replay.lua";
+    JOURNAL_DROP: "journal/enter.lua" "journal/take_letter.lua" "journal/drop.lua";
+    JOURNAL_LOST: "journal/enter.lua" "journal/lost.lua";
     TRY_CONTROL: "try.lua" "try_control.lua";
     TRY_ENTRY: "try.lua" "try_entry.lua";
 }

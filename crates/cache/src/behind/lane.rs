@@ -1,10 +1,15 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire};
 
-use larder_core::{DynJournal, Error, ErrorKind, JournalOffset, LaneClaim, Moment, Result};
+use larder_core::{
+    DynJournal, Error, ErrorKind, JournalEntry, JournalOffset, JournalRecord, JournalSharing,
+    LaneClaim, Result,
+};
 
+use super::shared::Shared;
 use super::strand::Strand;
+use super::tenure::Tenure;
 use crate::sync::Mutex;
 use crate::sync::atomic::AtomicU64;
 
@@ -21,6 +26,13 @@ pub(super) struct Lane {
     /// One at a time takes over what the journal has.
     noting: tokio::sync::Mutex<()>,
     pub(super) last_claimed: Mutex<LaneClaim>,
+    pub(super) tenure: Tenure,
+    /// Records of caches that have no origin here: another process may have one.
+    orphans: Mutex<BTreeSet<u64>>,
+    /// There are records up to here, as far as was heard.
+    pub(super) heard: AtomicU64,
+    /// Somebody asked for all up to here to be applied at once.
+    pub(super) hurried: AtomicU64,
 }
 
 impl Lane {
@@ -37,6 +49,10 @@ impl Lane {
             trimmed: AtomicU64::new(claim.trimmed.0),
             noting: tokio::sync::Mutex::new(()),
             last_claimed: Mutex::new(claim),
+            tenure: Tenure::default(),
+            orphans: Mutex::new(BTreeSet::new()),
+            heard: AtomicU64::new(0),
+            hurried: AtomicU64::new(0),
         }
     }
 
@@ -48,48 +64,115 @@ impl Lane {
     /// origin still does is refused there.
     pub(super) async fn claim_again(&self, journal: &dyn DynJournal) -> Result<u64> {
         let claim = journal.claim(self.number).await?;
-        self.epoch.fetch_max(claim.epoch, AcqRel);
-        *self.last_claimed.lock() = claim;
+        self.claimed(claim);
         Ok(claim.epoch)
     }
 
-    /// Notes everything in the journal up to `through`, in order. Returns how many
-    /// records and bytes that was.
+    /// Takes note of a claim.
+    pub(super) fn claimed(&self, claim: LaneClaim) {
+        self.epoch.fetch_max(claim.epoch, AcqRel);
+        *self.last_claimed.lock() = claim;
+    }
+
+    /// Notes everything in the journal up to `through`, in order, or as much as
+    /// there is room for if others append, too.
     ///
     /// # Errors
     /// Those of the journal; [`ErrorKind::Config`] for a record of a cache that
-    /// has no origin.
-    pub(super) async fn note(
+    /// has no origin, unless another process may have one.
+    pub(super) async fn note(&self, shared: &Shared, through: JournalOffset) -> Result<()> {
+        let _alone = self.noting.lock().await;
+        self.note_alone(shared, through).await
+    }
+
+    /// Notes records that were appended here just now and end at `last`. What
+    /// others appended between is read.
+    ///
+    /// # Errors
+    /// As [`Lane::note`].
+    pub(super) async fn note_own(
         &self,
-        journal: &dyn DynJournal,
-        through: JournalOffset,
-        noted: impl Fn(&larder_core::JournalRecord),
-        now: impl Fn() -> Moment,
-        batch_records: usize,
+        shared: &Shared,
+        records: Vec<JournalRecord>,
+        last: JournalOffset,
     ) -> Result<()> {
         let _alone = self.noting.lock().await;
+        let first = last.0 + 1 - records.len() as u64;
+        if self.seen() + 1 != first {
+            return self.note_alone(shared, last).await;
+        }
+        for (offset, record) in (first..).zip(records) {
+            self.note_entry(shared, JournalEntry { offset: JournalOffset(offset), record })?;
+        }
+        Ok(())
+    }
+
+    /// Makes what is known here what the journal has, after a claim: nobody else
+    /// trims or buries now. What the journal lacks, and lost, stays.
+    ///
+    /// # Errors
+    /// Those of the journal.
+    pub(super) async fn catch_up(
+        &self,
+        shared: &Shared,
+        sharing: &dyn JournalSharing,
+        claim: LaneClaim,
+    ) -> Result<()> {
+        let _alone = self.noting.lock().await;
+        let buried = sharing.buried(self.number).await?;
+        for strand in self.strands.values() {
+            shared.released(strand.finish(buried.iter().map(|offset| offset.0)));
+        }
+        self.forget_through(shared, claim.trimmed);
+        self.note_alone(shared, claim.last).await
+    }
+
+    /// Forgets what is applied: all up to here was trimmed.
+    pub(super) fn forget_through(&self, shared: &Shared, trimmed: JournalOffset) {
+        self.trimmed.fetch_max(trimmed.0, AcqRel);
+        for strand in self.strands.values() {
+            shared.released(strand.forget_through(trimmed.0));
+        }
+        self.orphans.lock().retain(|orphan| *orphan > trimmed.0);
+    }
+
+    async fn note_alone(&self, shared: &Shared, through: JournalOffset) -> Result<()> {
+        let journal = &*shared.journal;
         loop {
             let seen = self.seen.load(Acquire);
-            if seen >= through.0 {
+            if seen >= through.0 || !shared.has_room_for_others() {
                 return Ok(());
             }
             let entries = journal.read(self.number, JournalOffset(seen), NOTED_TOGETHER).await?;
             let is_all = entries.len() < NOTED_TOGETHER;
-            let mut last = seen;
+            let last = entries.last().map_or(seen, |entry| entry.offset.0);
             for entry in entries {
-                let strand = self.strands.get(&entry.record.cache);
-                let strand =
-                    strand.ok_or_else(|| unknown_cache(self.number, &entry.record.cache))?;
-                noted(&entry.record);
-                last = entry.offset.0;
-                strand.note(entry, now(), batch_records);
-                self.seen.store(last, std::sync::atomic::Ordering::Release);
+                self.note_entry(shared, entry)?;
             }
             if is_all {
                 // What is not there up to `through` is a dead letter.
                 self.seen.fetch_max(last.max(through.0), AcqRel);
             }
         }
+    }
+
+    fn note_entry(&self, shared: &Shared, entry: JournalEntry) -> Result<()> {
+        let offset = entry.offset.0;
+        match self.strands.get(&entry.record.cache) {
+            Some(strand) => {
+                shared.noted(&entry.record);
+                strand.note(entry, shared.clock.now(), shared.options.batch_records);
+            }
+            None if shared.profile.shared => {
+                if self.orphans.lock().insert(offset) && self.tenure.number() > 0 {
+                    let error = unknown_cache(self.number, &entry.record.cache);
+                    tracing::error!(%error, "writes wait for a process that has their origin");
+                }
+            }
+            None => return Err(unknown_cache(self.number, &entry.record.cache)),
+        }
+        self.seen.fetch_max(offset, AcqRel);
+        Ok(())
     }
 
     /// Records that wait, of all caches.
@@ -108,7 +191,8 @@ impl Lane {
         // Read first: what is noted later waits behind it.
         let seen = self.seen();
         let firsts = self.strands.values().filter_map(|strand| strand.first());
-        let done = firsts.map(|first| first - 1).fold(seen, u64::min);
+        let orphan = self.orphans.lock().first().copied();
+        let done = firsts.chain(orphan).map(|first| first - 1).fold(seen, u64::min);
         if done <= self.trimmed.load(Acquire) {
             return Ok(());
         }

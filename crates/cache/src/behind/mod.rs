@@ -3,6 +3,7 @@
 
 mod attempt;
 mod attendant;
+mod fleet;
 mod fold;
 mod lane;
 mod letters;
@@ -13,6 +14,7 @@ mod retry;
 mod shared;
 mod statistics;
 mod strand;
+mod tenure;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -40,7 +42,7 @@ pub use statistics::{BehindLane, BehindStatistics};
 use lane::{Lane, unknown_cache};
 use shared::{Reservation, Shared, Targets};
 use statistics::count;
-use strand::Strand;
+use strand::{Phase, Strand};
 use worker::Worker;
 
 /// Writes of many caches on their way to their origins, over one journal. Clones
@@ -77,11 +79,21 @@ impl WriteBehind {
         let targets: Targets =
             targets.into_iter().map(|(cache, origin)| (Arc::from(cache), origin)).collect();
         let profile = journal.profile();
+        let census = match journal.sharing() {
+            Some(sharing) => Some(sharing.renew(&[]).await?),
+            None => None,
+        };
         let mut lanes = Vec::new();
         for number in 0..profile.lanes {
-            let claim = journal.claim(number).await?;
-            let bury = options.bury_unknown_caches;
-            check_caches(&*journal, number, claim, &targets, bury).await?;
+            let claim = match census.as_ref().and_then(|it| it.lanes.get(usize::from(number))) {
+                // Claimed later, if it is this process' turn.
+                Some(lane) => LaneClaim { epoch: 0, trimmed: lane.trimmed, last: lane.last },
+                None => journal.claim(number).await?,
+            };
+            if census.is_none() {
+                let bury = options.bury_unknown_caches;
+                check_caches(&*journal, number, claim, &targets, bury).await?;
+            }
             let strands = targets.iter().map(|(cache, origin)| {
                 let mark_name = mark_name(&profile.name, cache);
                 let strand = Strand::new(Arc::clone(cache), number, mark_name, Arc::clone(origin));
@@ -94,11 +106,19 @@ impl WriteBehind {
         for lane in &shared.lanes {
             let last = lane.last_claimed.lock().last;
             shared.note(lane, last).await?;
+            if census.is_some() {
+                continue;
+            }
+            lane.tenure.begin(lane.epoch(), None);
             for strand in lane.strands.values() {
-                let (shared, lane, strand) = (shared.clone(), lane.clone(), strand.clone());
-                let worker = Worker::new(Arc::clone(&shared), lane, strand);
+                strand.set_phase(Phase::TakingOver);
+                let worker =
+                    Worker::new(shared.clone(), lane.clone(), strand.clone(), lane.epoch());
                 shared.runtime.spawn(worker.run());
             }
+        }
+        if census.is_some() {
+            fleet::start(&shared, targets.clone());
         }
         Ok(Self(Arc::new(Handle { shared, targets })))
     }
@@ -196,6 +216,15 @@ impl WriteBehind {
         for (strand, to) in &waits {
             strand.flush(*to);
         }
+        if shared.profile.shared {
+            let lanes = shared.lanes.iter().filter(|lane| lane.waiting() > 0);
+            fleet::hurry(shared, lanes.map(|lane| (lane.number, lane.seen()))).await;
+        }
+        Self::applied(shared, waits).await
+    }
+
+    /// Waits until these are applied, each strand up to a place.
+    async fn applied(shared: &Shared, waits: Vec<(&Arc<Strand>, u64)>) -> Result<()> {
         for (strand, to) in waits {
             loop {
                 let mut progress = pin!(strand.progress.notified());
@@ -217,17 +246,45 @@ impl WriteBehind {
 
     /// Accepts nothing more, applies what waits for at most this long, and stops.
     /// Returns how many records are left: they stay in the journal, and are
-    /// applied after the next start.
+    /// applied after the next start. Of a journal that others share, only what is in
+    /// the lanes of this process is applied and counted; other processes are told
+    /// that they can have these lanes.
     pub async fn shut_down(&self, at_most: Duration) -> usize {
         let shared = self.shared();
         shared.is_closing.store(true, Release);
         let until = shared.clock.precise_now() + at_most;
         let late = pin!(shared.runtime.sleep_until(&shared.clock, until));
-        if let Either::Left((Err(error), _)) = select(pin!(self.flush()), late).await {
+        if let Either::Left((Err(error), _)) = select(pin!(self.flush_held()), late).await {
             tracing::warn!(%error, "not all writes behind could be applied");
         }
+        let held: Vec<&Arc<Lane>> =
+            shared.lanes.iter().filter(|lane| lane.tenure.number() > 0).collect();
+        let left = held.iter().map(|lane| lane.waiting()).sum();
         shared.stop();
-        shared.lanes.iter().map(|lane| lane.waiting()).sum()
+        if shared.profile.shared {
+            let late = shared.runtime.sleep_until(&shared.clock, until + LEAVING);
+            select(pin!(shared.fleet.left()), pin!(late)).await;
+        }
+        left
+    }
+
+    /// Applies what waits in the lanes that this process applies.
+    async fn flush_held(&self) -> Result<()> {
+        let shared = self.shared();
+        if !shared.profile.shared {
+            return self.flush().await;
+        }
+        let held = shared.lanes.iter().filter(|lane| lane.tenure.number() > 0);
+        let strands = |lane: &'_ Arc<Lane>| (lane.seen(), Arc::clone(lane));
+        let held: Vec<(u64, Arc<Lane>)> = held.map(strands).collect();
+        let waits: Vec<(&Arc<Strand>, u64)> = held
+            .iter()
+            .flat_map(|(to, lane)| lane.strands.values().map(move |strand| (strand, *to)))
+            .collect();
+        for (strand, to) in &waits {
+            strand.flush(*to);
+        }
+        Self::applied(shared, waits).await
     }
 
     /// What was done and what waits.
@@ -237,7 +294,9 @@ impl WriteBehind {
         let mut statistics = shared.counters.read();
         statistics.journal = shared.journal.usage();
         let now = shared.clock.now();
+        statistics.nodes = shared.fleet.nodes();
         for lane in &shared.lanes {
+            statistics.lanes_held += usize::from(lane.tenure.number() > 0);
             for strand in lane.strands.values() {
                 let glance = strand.glance(now);
                 let stopped = strand.stopped();
@@ -270,14 +329,22 @@ impl WriteBehind {
         self.shared().runtime.spawn(async move {
             let lane = &shared.lanes[usize::from(lane)];
             let appended = shared.journal.append(lane.number, &records).await;
+            let records_count = records.len();
             let accepted = match appended {
+                Ok(offset) if shared.profile.shared => {
+                    if let Err(error) = lane.note_own(&shared, records, offset).await {
+                        // It is in the journal, and is heard of later.
+                        tracing::debug!(%error, lane = lane.number, "a write is not noted yet");
+                    }
+                    Ok(offset)
+                }
                 Ok(offset) => shared.note(lane, offset).await.map(|()| offset),
                 Err(error) => Err(error),
             };
             match &accepted {
-                Ok(_) => count(&shared.counters.accepted, records.len()),
+                Ok(_) => count(&shared.counters.accepted, records_count),
                 Err(error) if error.kind() == ErrorKind::Overloaded => {
-                    count(&shared.counters.refused_full, records.len());
+                    count(&shared.counters.refused_full, records_count);
                 }
                 Err(_) => {}
             }
@@ -343,6 +410,9 @@ impl fmt::Debug for WriteBehind {
             .finish_non_exhaustive()
     }
 }
+
+/// How long a process that ends may take to tell others that it does.
+const LEAVING: Duration = Duration::from_secs(2);
 
 /// The name under which an origin keeps the marks of a cache. Databases bound it:
 /// of a long name of a cache there is the beginning, and a hash.

@@ -7,6 +7,7 @@ use larder_core::{
 };
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::fleet::Fleet;
 use super::fold::weight;
 use super::lane::Lane;
 use super::options::BehindOptions;
@@ -29,6 +30,8 @@ pub(super) struct Shared {
     pub(super) is_closing: AtomicBool,
     /// Nothing is applied any more.
     is_stopped: AtomicBool,
+    /// What a shared journal takes beside.
+    pub(super) fleet: Fleet,
 }
 
 impl Shared {
@@ -49,6 +52,7 @@ impl Shared {
             lanes,
             is_closing: AtomicBool::new(false),
             is_stopped: AtomicBool::new(false),
+            fleet: Fleet::default(),
         }
     }
 
@@ -72,16 +76,27 @@ impl Shared {
             strand.wake.notify_one();
             strand.progress.notify_waiters();
         }
+        self.fleet.watch.notify_one();
+        self.fleet.follow.notify_one();
     }
 
     /// Notes what the journal has of a lane up to here.
     pub(super) async fn note(&self, lane: &Lane, through: JournalOffset) -> Result<()> {
-        let noted = |record: &JournalRecord| {
-            self.counters.records.fetch_add(1, Relaxed);
-            self.counters.bytes.fetch_add(weight(record), Relaxed);
-        };
-        let batch = self.options.batch_records;
-        lane.note(&*self.journal, through, noted, || self.clock.now(), batch).await
+        lane.note(self, through).await
+    }
+
+    /// Counts a record that waits.
+    pub(super) fn noted(&self, record: &JournalRecord) {
+        self.counters.records.fetch_add(1, Relaxed);
+        self.counters.bytes.fetch_add(weight(record), Relaxed);
+    }
+
+    /// Whether what other processes appended is noted: what waits is bounded. The
+    /// records of a journal of one process had a place before they were appended.
+    pub(super) fn has_room_for_others(&self) -> bool {
+        !self.profile.shared
+            || (self.counters.records.load(Acquire) <= self.options.queue_records_max
+                && self.counters.bytes.load(Acquire) <= self.options.queue_bytes_max)
     }
 
     /// Gives back what finished records took.

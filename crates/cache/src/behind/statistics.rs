@@ -34,6 +34,13 @@ pub struct BehindStatistics {
     pub depth_bytes: usize,
     /// The age of the oldest record that waits: the lag.
     pub oldest_age: Duration,
+    /// How often what this process did to a lane of a shared journal was refused,
+    /// most often by the origin, because another one had claimed it meanwhile.
+    pub fenced: u64,
+    /// How many lanes this process applies: all, unless the journal is shared.
+    pub lanes_held: usize,
+    /// How many processes share the journal, as far as is known here.
+    pub nodes: usize,
     /// The journal.
     pub journal: JournalUsage,
     /// The lanes in which something waits, or that have stopped, by cache.
@@ -69,6 +76,7 @@ pub(super) struct Counters {
     pub(super) retries: AtomicU64,
     pub(super) doubts: AtomicU64,
     pub(super) buried: AtomicU64,
+    pub(super) fenced: AtomicU64,
     pub(super) records: AtomicUsize,
     pub(super) bytes: AtomicUsize,
 }
@@ -85,6 +93,7 @@ impl Counters {
             retries: self.retries.load(Relaxed),
             doubts: self.doubts.load(Relaxed),
             buried: self.buried.load(Relaxed),
+            fenced: self.fenced.load(Relaxed),
             depth_records: self.records.load(Relaxed),
             depth_bytes: self.bytes.load(Relaxed),
             ..BehindStatistics::default()

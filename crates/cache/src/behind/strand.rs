@@ -32,6 +32,8 @@ pub(super) struct Strand {
     pub(super) progress: Notify,
     /// The cache whose writes these are.
     pub(super) attention: Attention,
+    /// Held by the task: the next one begins when the last one has ended.
+    pub(super) working: tokio::sync::Mutex<()>,
 }
 
 struct StrandState {
@@ -64,6 +66,8 @@ struct Waiting {
 /// What the task of a strand does.
 #[derive(Clone, Debug)]
 pub(super) enum Phase {
+    /// Another process applies the lane, or nobody does yet.
+    Following,
     /// It has not heard yet what the origin has.
     TakingOver,
     Running,
@@ -90,7 +94,7 @@ impl Strand {
             queue: BTreeMap::new(),
             view: HashMap::new(),
             flush_to: 0,
-            phase: Phase::TakingOver,
+            phase: Phase::Following,
             failing: None,
         };
         Self {
@@ -103,6 +107,7 @@ impl Strand {
             wake: Notify::new(),
             progress: Notify::new(),
             attention: Attention::new(),
+            working: tokio::sync::Mutex::new(()),
         }
     }
 
@@ -183,6 +188,15 @@ impl Strand {
         (records, bytes)
     }
 
+    /// Forgets what another process has applied: all up to here.
+    pub(super) fn forget_through(&self, trimmed: u64) -> (usize, usize) {
+        let offsets: Vec<u64> = {
+            let state = self.state.lock();
+            state.queue.range(..=trimmed).map(|(at, _)| *at).collect()
+        };
+        if offsets.is_empty() { (0, 0) } else { self.finish(offsets) }
+    }
+
     /// Says of keys whether writes of theirs are on their way to the origin.
     pub(super) fn set_applying<'k>(&self, keys: impl Iterator<Item = &'k Key>, applying: bool) {
         let mut state = self.state.lock();
@@ -221,7 +235,8 @@ impl Strand {
         let state = self.state.lock();
         let dirty = state.view.get(key)?;
         let mut pending = dirty.pending.clone();
-        pending.applying = dirty.applying;
+        // What another process does just now is not known here.
+        pending.applying = dirty.applying || matches!(state.phase, Phase::Following);
         pending.certain &= matches!(state.phase, Phase::Running);
         Some(pending)
     }

@@ -33,6 +33,8 @@ pub(super) struct Worker {
     /// refusal and the origin does not say who.
     search: Option<usize>,
     failures: u32,
+    /// It ends with the tenure of its lane.
+    tenure: u64,
     /// Up to here an origin without marks may have had a write before.
     repeated_through: u64,
     /// The number under which the keys of the last batch were announced.
@@ -45,7 +47,12 @@ struct Ends;
 type Goes<T = ()> = Result<T, Ends>;
 
 impl Worker {
-    pub(super) fn new(shared: Arc<Shared>, lane: Arc<Lane>, strand: Arc<Strand>) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        lane: Arc<Lane>,
+        strand: Arc<Strand>,
+        tenure: u64,
+    ) -> Self {
         let repeated_through = lane.seen();
         Self {
             shared,
@@ -54,6 +61,7 @@ impl Worker {
             apart: HashSet::new(),
             search: None,
             failures: 0,
+            tenure,
             repeated_through,
             announced: None,
         }
@@ -61,22 +69,41 @@ impl Worker {
 
     /// Works until it is stopped, or another owner has the lane.
     pub(super) async fn run(mut self) {
-        if self.settle(true).await.is_err() {
+        let strand = Arc::clone(&self.strand);
+        let _alone = strand.working.lock().await;
+        if self.strand.stopped().is_some() {
             return;
         }
+        self.strand.set_phase(Phase::TakingOver);
+        let Err(Ends) = self.work().await;
+        if self.strand.stopped().is_none() {
+            self.strand.set_phase(Phase::Following);
+            self.strand.set_failing(None);
+        }
+    }
+
+    async fn work(&mut self) -> Goes<std::convert::Infallible> {
+        self.settle(true).await?;
         self.strand.set_phase(Phase::Running);
-        while self.wait_until_due().await.is_ok() {
+        loop {
+            self.wait_until_due().await?;
             let batch = self.plan();
-            if !batch.writes.is_empty() && self.apply(batch).await.is_err() {
-                return;
+            if !batch.writes.is_empty() {
+                self.apply(batch).await?;
             }
         }
+    }
+
+    /// Whether there is nothing more to do: all is to stop, or another process has
+    /// the lane.
+    fn is_over(&self) -> bool {
+        self.shared.is_stopped() || !self.lane.tenure.is(self.tenure)
     }
 
     /// Finds out what the origin has, until it answers.
     async fn settle(&mut self, is_start: bool) -> Goes {
         loop {
-            if self.shared.is_stopped() {
+            if self.is_over() {
                 return Err(Ends);
             }
             match self.try_settle(is_start).await {
@@ -99,7 +126,10 @@ impl Worker {
         if !is_start {
             // Whatever call is still on its way is of an earlier epoch then.
             let claimed = self.lane.claim_again(&*self.shared.journal).await;
-            claimed.map_err(Refusal::Later)?;
+            claimed.map_err(|error| match error.kind() {
+                ErrorKind::Conflict => Refusal::Fenced(error),
+                _ => Refusal::Later(error),
+            })?;
         }
         let epoch = self.lane.epoch();
         let applied = attempt::settle(&self.shared, &self.strand, epoch).await?;
@@ -140,8 +170,13 @@ impl Worker {
     async fn wait_until_due(&self) -> Goes {
         let (batch, delay) = (self.shared.options.batch_records, self.shared.options.batch_delay);
         loop {
-            if self.shared.is_stopped() {
+            if self.is_over() {
                 return Err(Ends);
+            }
+            if !self.lane.tenure.is_certain(self.shared.clock.precise_now()) {
+                // Another process may have the lane by now: that is found out first.
+                self.strand.wake.notified().await;
+                continue;
             }
             match self.strand.due_at(batch, delay) {
                 None => self.strand.wake.notified().await,
@@ -324,7 +359,7 @@ impl Worker {
         let pause: Duration = pause(&self.shared.options, self.failures);
         let until = now + pause.max(self.shared.budget.take(now));
         while self.shared.clock.precise_now() < until {
-            if self.shared.is_stopped() {
+            if self.is_over() {
                 return Err(Ends);
             }
             self.wait(until).await;
@@ -345,14 +380,26 @@ impl Worker {
         select(woken, late).await;
     }
 
-    /// Stops for good. What waits stays in the journal.
+    /// Stops for good, or leaves a lane of a shared journal to its next owner. What
+    /// waits stays in the journal.
     fn end(&self, error: Error) -> Ends {
-        if !self.shared.is_stopped() {
-            tracing::error!(
+        if self.shared.profile.shared && error.kind() == ErrorKind::Conflict {
+            count(&self.shared.counters.fenced, 1);
+            tracing::warn!(
                 %error, cache = &*self.strand.cache, lane = self.strand.lane,
-                "a lane of writes behind has stopped"
+                "another process has claimed the lane meanwhile: it is left to it"
             );
+            self.lane.lose(self.tenure);
+            self.shared.fleet.watch.notify_one();
+            return Ends;
         }
+        if self.is_over() {
+            return Ends;
+        }
+        tracing::error!(
+            %error, cache = &*self.strand.cache, lane = self.strand.lane,
+            "a lane of writes behind has stopped"
+        );
         self.strand.set_phase(Phase::Stopped(error));
         Ends
     }

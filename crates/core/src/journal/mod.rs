@@ -1,16 +1,19 @@
 mod record;
+mod sharing;
 
 use std::future::Future;
 use std::sync::Arc;
 
 pub use record::JournalRecord;
+pub use sharing::{JournalCensus, JournalSharing, LaneCensus, LaneHolder};
 
 #[cfg(doc)]
 use crate::ErrorKind;
 use crate::{BoxFuture, Result};
 
 /// A place in a lane of a journal, counted from 1. Offsets grow without gaps
-/// within one lane and none is ever given twice.
+/// within one lane and none is ever given twice. Where a shared journal may have
+/// lost its end, it leaves a gap, so that no place is given twice even then.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct JournalOffset(pub u64);
 
@@ -167,6 +170,11 @@ pub trait Journal: Send + Sync + 'static {
     /// How full it is, as far as this process knows.
     fn usage(&self) -> JournalUsage;
 
+    /// What it can do beside, if [`JournalProfile::shared`].
+    fn sharing(&self) -> Option<&dyn JournalSharing> {
+        None
+    }
+
     /// Makes the caller the owner of a lane. Who was before is refused from now
     /// on, here and, by the epoch in its marks, at the origin.
     ///
@@ -265,6 +273,8 @@ pub trait DynJournal: Send + Sync + 'static {
     fn profile(&self) -> JournalProfile;
     /// [`Journal::usage`].
     fn usage(&self) -> JournalUsage;
+    /// [`Journal::sharing`].
+    fn sharing(&self) -> Option<&dyn JournalSharing>;
     /// [`Journal::claim`].
     fn claim(&self, lane: u16) -> BoxFuture<'_, Result<LaneClaim>>;
     /// [`Journal::append`].
@@ -313,6 +323,10 @@ impl<J: Journal> DynJournal for J {
 
     fn usage(&self) -> JournalUsage {
         Journal::usage(self)
+    }
+
+    fn sharing(&self) -> Option<&dyn JournalSharing> {
+        Journal::sharing(self)
     }
 
     fn claim(&self, lane: u16) -> BoxFuture<'_, Result<LaneClaim>> {

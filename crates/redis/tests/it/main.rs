@@ -4,6 +4,7 @@ mod bus;
 mod cluster;
 mod faults;
 mod gaps;
+mod journal;
 mod late;
 mod lease;
 mod probe;

@@ -1,7 +1,12 @@
 //! A user with exactly the rights that are documented, and with one fewer.
 
-use larder_core::{Bus, ErrorKind, Key, Lease, PutCondition, Store, Subscription, Verb, Version};
-use larder_redis::{RIGHTS, RedisOptions, RedisTier};
+use larder_core::{
+    Action, Bus, Death, DeathCause, ErrorKind, Journal, JournalOffset, JournalRecord, Key, Lease,
+    PutCondition, Result, Store, Subscription, Verb, Version, Write,
+};
+use larder_redis::{
+    Acknowledge, JOURNAL_RIGHTS, RIGHTS, RedisJournal, RedisJournalOptions, RedisOptions, RedisTier,
+};
 use larder_testkit::conformance::{block_on, store::entry};
 use larder_testkit::redis::RedisServer;
 
@@ -42,6 +47,61 @@ fn the_rights_that_are_documented_are_enough() {
         lease.acquire_many(&keys, std::time::Duration::from_secs(1)).await.expect("granted");
         assert_eq!(server.command(&["ACL", "LOG"]).items(), [], "nothing was refused");
     });
+}
+
+/// Each is needed, and all together are enough.
+#[test]
+fn the_rights_of_a_journal_are_enough_and_none_is_too_many() {
+    block_on(async {
+        let server = RedisServer::start();
+        for missing in [None].into_iter().chain(JOURNAL_RIGHTS.map(Some)) {
+            server.command(&["FLUSHALL"]);
+            let of_journal = JOURNAL_RIGHTS.into_iter().filter(|right| Some(*right) != missing);
+            let rights: Vec<&str> = RIGHTS.into_iter().chain(of_journal).collect();
+            let tier = RedisTier::connect(app(&server, &rights, &PATTERNS)).await;
+            let worked = use_journal(&tier.expect("the rights of a tier are there")).await;
+            match missing {
+                None => worked.expect("enough"),
+                Some(missing) => {
+                    let error = worked.expect_err(missing);
+                    let is_told = error.to_string().contains("lacks a right");
+                    let caused = std::error::Error::source(&error).map(ToString::to_string);
+                    let is_told = is_told || caused.is_some_and(|it| it.contains("lacks a right"));
+                    assert!(is_told, "{missing}: {error}");
+                }
+            }
+        }
+    });
+}
+
+/// Everything that a journal does.
+async fn use_journal(tier: &RedisTier) -> Result<()> {
+    let mut options = RedisJournalOptions::default();
+    options.acknowledge = Acknowledge::Replicas(0);
+    let journal = RedisJournal::open(tier, options).await?;
+    let claim = journal.claim(0).await?;
+    let record = JournalRecord {
+        cache: "album".into(),
+        write: Write::new(Key::new("album:1"), Action::Remove),
+        version: Version::new(1),
+        age: std::time::Duration::ZERO,
+    };
+    journal.append(0, &[record.clone(), record.clone(), record]).await?;
+    journal.read(0, JournalOffset::START, 10).await?;
+    let death = |offset| Death::new(JournalOffset(offset), DeathCause::Refused, "no");
+    journal.bury(0, claim.epoch, &[death(1), death(2)]).await?;
+    journal.dead_letters(0, JournalOffset::START, 10).await?;
+    journal.replay(0, JournalOffset(1), None).await?;
+    journal.drop_letters(0, &[JournalOffset(2)]).await?;
+    let sharing = journal.sharing().expect("it is shared");
+    sharing.buried(0).await?;
+    sharing.renew(&[(0, claim.epoch)]).await?;
+    sharing.hurry(0, JournalOffset(3)).await?;
+    sharing.news().await?;
+    journal.trim(0, claim.epoch, JournalOffset(3)).await?;
+    sharing.news().await?;
+    sharing.release(&[(0, claim.epoch)]).await?;
+    journal.close().await
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod admin;
 mod behind;
+mod behind_fleet;
 mod both;
 mod cli;
 mod coherence;

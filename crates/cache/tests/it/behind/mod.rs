@@ -8,6 +8,7 @@ mod journal;
 mod kill;
 mod letters;
 mod restarts;
+mod shared;
 mod view;
 
 use std::sync::Arc;
