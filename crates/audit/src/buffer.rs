@@ -91,11 +91,11 @@ impl AuditBuffer {
         Ok(AuditReceipt { key, place })
     }
 
-    /// Accepts several records one behind the other, all or none of them. One
-    /// sync of the journal.
+    /// Accepts several records one behind the other, with one sync of the journal.
     ///
     /// # Errors
-    /// As [`AuditBuffer::append`].
+    /// As [`AuditBuffer::append`], and none of them was accepted; but as the buffer
+    /// shuts down, some may have been.
     ///
     /// # Cancel safety
     /// As [`AuditBuffer::append`].

@@ -125,7 +125,7 @@ impl Trial {
             let read = |name: &String| disk.read(name).expect("it can be read");
             let found: Vec<_> =
                 names.iter().map(read).flat_map(|bytes| records_of(&bytes)).collect();
-            let expected: Vec<_> = (1..=RECORDS).map(|offset| key(offset)).collect();
+            let expected: Vec<_> = (1..=RECORDS).map(key).collect();
             let keys: Vec<_> = found.iter().map(|(key, _)| key.clone()).collect();
             assert_eq!(keys, expected);
             let values = found.iter().map(|(_, record)| record["n"].as_u64());

@@ -35,8 +35,8 @@ fn files_have_each_acknowledged_record_once_whenever_the_process_is_killed() {
     let rounds = if is_full() { 200 } else { 10 };
     let said = kill_again_and_again(directory.path(), "files", rounds);
     let files = directory.path().join("files");
-    let found = records(&files).into_iter().map(|(_, record)| text(&record));
-    let (acknowledged, found) = check(&said, found.collect());
+    let found: Vec<String> = records(&files).iter().map(|(_, record)| text(record)).collect();
+    let (acknowledged, found) = check(&said, &found);
     let files = names(&files).len();
     eprintln!(
         "{rounds} kills, {files} files, {acknowledged} acknowledged, {found} in the files: \
@@ -52,7 +52,7 @@ fn a_table_has_each_acknowledged_record_once_whenever_the_process_is_killed() {
     let rounds = if is_full() { 200 } else { 6 };
     let said = kill_again_and_again(directory.path(), "table", rounds);
     let found = block_on(sql::notes_in_order(&directory.path().join("audit.db")));
-    let (acknowledged, found) = check(&said, found);
+    let (acknowledged, found) = check(&said, &found);
     eprintln!(
         "{rounds} kills, {acknowledged} acknowledged, {found} rows: \
          lost 0, twice 0, out of order 0"
@@ -66,7 +66,7 @@ fn text(record: &serde_json::Value) -> String {
 
 /// Compares what was found, in its order, with what was said. Returns how many
 /// were acknowledged and how many found.
-fn check(said: &[Said], found: Vec<String>) -> (u64, usize) {
+fn check(said: &[Said], found: &[String]) -> (u64, usize) {
     let mut places = HashMap::new();
     for (place, note) in found.iter().enumerate() {
         assert!(places.insert(note, place).is_none(), "{note} is there twice");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use larder_audit::AuditOptions;
+use larder_audit::{AuditBuffer, AuditOptions};
 use larder_sql::{Database, DatabaseOptions, QueryOptions, SqlOrigin, WriteOptions};
 use larder_testkit::conformance::block_on;
 use sqlx::sqlite::SqliteConnectOptions;
@@ -47,6 +47,11 @@ pub(crate) async fn notes_in_order(path: &Path) -> Vec<String> {
     rows.iter().map(|row| row.get("note")).collect()
 }
 
+async fn open(directory: &Path, origin: SqlOrigin) -> AuditBuffer {
+    let options = AuditOptions::default();
+    buffer(&directory.join("journal"), Arc::new(origin), options).await
+}
+
 fn record(number: u64) -> Bytes {
     format!("{{\"note\":\"{number}\",\"cents\":{number}}}").into()
 }
@@ -56,9 +61,7 @@ fn each_record_is_a_row_and_the_identifiers_are_in_order() {
     block_on(async {
         let directory = TempDir::new().expect("a directory");
         let path = directory.path().join("audit.db");
-        let origin = Arc::new(table(&path).await);
-        let audit =
-            buffer(&directory.path().join("journal"), origin, AuditOptions::default()).await;
+        let audit = open(directory.path(), table(&path).await).await;
         for number in 0..30 {
             audit.append(STREAM, record(number)).await.expect("accepted");
         }
@@ -77,9 +80,7 @@ fn a_row_that_the_table_refuses_holds_up_nobody_and_can_be_mended() {
     block_on(async {
         let directory = TempDir::new().expect("a directory");
         let path = directory.path().join("audit.db");
-        let origin = Arc::new(table(&path).await);
-        let audit =
-            buffer(&directory.path().join("journal"), origin, AuditOptions::default()).await;
+        let audit = open(directory.path(), table(&path).await).await;
         audit.append(STREAM, record(1)).await.expect("accepted");
         let bad = audit.append(STREAM, "{\"note\":\"bad\",\"cents\":-1}").await.expect("accepted");
         audit.append(STREAM, record(2)).await.expect("accepted");
@@ -113,9 +114,7 @@ fn a_statement_that_only_inserts_is_enough() {
         let insert = "INSERT INTO payment (id, note, cents) VALUES (:id, :note, :cents)";
         let writes = WriteOptions::new().put(insert);
         let origin = database.writing_query_origin(query, &writes).await.expect("it is checked");
-        let audit =
-            buffer(&directory.path().join("journal"), Arc::new(origin), AuditOptions::default())
-                .await;
+        let audit = open(directory.path(), origin).await;
         audit.append_many(STREAM, (0..120).map(record)).await.expect("accepted");
         audit.flush().await.expect("passed on");
         let expected: Vec<String> = (0..120).map(|number| number.to_string()).collect();
