@@ -113,6 +113,13 @@ impl Trial {
         self.acknowledged = mark;
     }
 
+    /// What is in the newest file.
+    fn newest(&self) -> Vec<u8> {
+        let mut names = self.disk.names().expect("a list");
+        names.retain(|name| name.ends_with(".jsonl"));
+        self.disk.read(names.iter().max().expect("a file")).expect("it can be read")
+    }
+
     /// Everything is there, also after one more crash.
     fn check(&mut self) {
         // A failure that nobody has met yet.
@@ -262,7 +269,12 @@ fn a_batch_whose_sync_failed_is_cut_off_and_comes_once() {
                 let asked = trial.files.applied("journal-1/payment", 0).await;
                 let applied = asked.expect("it answers").map(|mark| mark.applied.0);
                 assert_eq!(applied, Some(first - 1));
-                trial.write(first..=first + 2).await.expect("written");
+                // It comes in other batches: the rest of it would stand behind them.
+                trial.write(first..=first).await.expect("written");
+                let file = trial.newest();
+                assert!(file.ends_with(b"\"}\n"), "what failed is still there");
+                assert_eq!(records_of(&file).last().map(|(key, _)| key), Some(&key(first)));
+                trial.write(first + 1..=first + 2).await.expect("written");
             }
             trial.acknowledged = 9;
             trial.run().await;
