@@ -1,4 +1,5 @@
-//! The files of a journal, behind a seam that a simulated disk can stand at.
+//! The files of a journal, and of whoever else appends to files that survive a
+//! crash, behind a seam that a simulated disk can stand at.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
@@ -19,6 +20,9 @@ pub trait Files: Send + 'static {
 
     /// Makes a file, or empties the one that is there.
     fn create(&self, name: &str) -> io::Result<Self::File>;
+
+    /// Opens a file that is there, to go on writing it.
+    fn open(&self, name: &str) -> io::Result<Self::File>;
 
     /// Syncs a file that nobody writes any more and reads what the disk has of
     /// it, not what a cache shows.
@@ -76,9 +80,9 @@ impl Directory {
         match lock.try_lock() {
             Ok(()) => Ok(Self { path, _lock: lock }),
             Err(TryLockError::WouldBlock) => {
-                Err(Error::new(ErrorKind::Config, "another process uses the journal's directory")
+                Err(Error::new(ErrorKind::Config, "another process uses the directory")
                     .with("directory", path.display())
-                    .remedy("give each process a journal of its own, or stop the other one"))
+                    .remedy("give each process a directory of its own, or stop the other one"))
             }
             Err(TryLockError::Error(error)) => Err(failed(error)),
         }
@@ -100,6 +104,10 @@ impl Files for Directory {
     fn create(&self, name: &str) -> io::Result<File> {
         let mut options = OpenOptions::new();
         options.create(true).truncate(true).write(true).mode(0o600).open(self.path.join(name))
+    }
+
+    fn open(&self, name: &str) -> io::Result<File> {
+        OpenOptions::new().write(true).open(self.path.join(name))
     }
 
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {
@@ -155,7 +163,7 @@ fn make_durable(path: &Path) -> io::Result<()> {
 }
 
 fn unusable(path: &Path, error: io::Error) -> Error {
-    Error::new(ErrorKind::Config, "the journal's directory cannot be used")
+    Error::new(ErrorKind::Config, "the directory cannot be used")
         .with("directory", path.display())
         .caused_by(error)
         .remedy("make it a directory that this user can write to, with room on its disk")

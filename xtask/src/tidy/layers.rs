@@ -13,7 +13,7 @@ enum Place {
 }
 
 /// The house. A new crate gets its line here.
-const PLACES: [(&str, Place); 13] = [
+const PLACES: [(&str, Place); 14] = [
     ("larder-core", Place::Floor(0)),
     ("larder-memory", Place::Floor(1)),
     ("larder-redis", Place::Floor(1)),
@@ -23,7 +23,8 @@ const PLACES: [(&str, Place); 13] = [
     ("larder-memcached", Place::Floor(1)),
     ("larder-testkit", Place::TestKit),
     ("larder", Place::Floor(2)),
-    ("larder-server", Place::Floor(3)),
+    ("larder-audit", Place::Floor(3)),
+    ("larder-server", Place::Floor(4)),
     ("larder-bench", Place::Tool),
     ("larder-fuzz", Place::Tool),
     ("xtask", Place::Tool),

@@ -286,6 +286,14 @@ impl Files for SimulatedDisk {
         Ok(SimulatedFile { disk: self.clone(), file })
     }
 
+    fn open(&self, name: &str) -> io::Result<SimulatedFile> {
+        let mut world = self.world();
+        match world.call() {
+            Some(fault) => Err(error(fault)),
+            None => Ok(SimulatedFile { disk: self.clone(), file: world.file(name)? }),
+        }
+    }
+
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {
         let mut world = self.world();
         let fault = world.call();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use larder::{BytesCodec, Cache, CacheBuilder, Dependencies, Edge, Memory, Stores};
+use larder::{BytesCodec, Cache, Dependencies, Edge, Memory, Stores};
 use larder_core::{DynOrigin, Error, ErrorKind, Key, Result};
 use larder_disk::DiskTier;
 
@@ -115,7 +115,6 @@ async fn open_cache(
             self::origin(settings, connected, planned, options, dependencies).await?,
         ),
     };
-    builder = with_written_rules(builder, planned, options, dependencies);
     if let Some(dependencies) = dependencies {
         builder = builder.dependencies(dependencies).tagged_by_origin();
     }
@@ -187,27 +186,6 @@ async fn origin(
         Some(rules) => Arc::new(RuledOrigin::new(loader, rules, &planned.name)),
         None => Arc::new(loader),
     })
-}
-
-/// What a write leaves in memory has the tags and the TTL that a load of it would have.
-fn with_written_rules(
-    builder: CacheBuilder<Key, Bytes>,
-    planned: &PlannedCache,
-    options: &CacheOptions,
-    dependencies: Option<&Dependencies>,
-) -> CacheBuilder<Key, Bytes> {
-    let rules = RowRules::new(planned.pattern.clone(), options, edges(planned, dependencies));
-    let Some(rules) = rules.filter(|_| options.write.is_some()).map(Arc::new) else {
-        return builder;
-    };
-    let of_ttl = Arc::clone(&rules);
-    builder
-        .tag_rule(move |key, value| {
-            // What cannot be told of a row that was read is not kept.
-            let said = rules.read(key, value.map(|row| row.as_ref()));
-            said.map(|said| said.tags).unwrap_or_default()
-        })
-        .ttl_rule(move |key, row| of_ttl.read(key, Some(row)).ok()?.ttl)
 }
 
 fn not_connected(planned: &PlannedCache) -> Error {

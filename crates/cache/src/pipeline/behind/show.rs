@@ -1,10 +1,11 @@
 //! What memory has of a key of which writes wait.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use larder_core::{Entry, JournalOffset, LoadCause, Loaded, Moment, Outcome, Tags, Value};
+use larder_core::{Entry, JournalOffset, LoadCause, Moment, Value};
 use larder_memory::Resident;
 
 use super::{Base, Behind};
@@ -259,9 +260,12 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             terms.tags = terms.tags.union(&held.entry().tags);
         }
         let flight = Flight::new(key.clone(), version, LoadCause::Miss, now, now, None, terms);
-        let loaded =
-            Loaded { outcome: Outcome::Found(value), tags: Tags::NONE, ..Loaded::absent() };
-        let (entry, limits) = self.entry(&flight, loaded, read_at, Duration::ZERO).ok()?;
+        let origin = self.origin.as_ref()?;
+        // What a load would say of it, or its tags would be missing.
+        let draw =
+            || self.entry(&flight, origin.committed(key, value), read_at, Duration::ZERO).ok();
+        // Rules and origins are foreign code.
+        let (entry, limits) = catch_unwind(AssertUnwindSafe(draw)).ok().flatten()?;
         let mut limits = limits?;
         if let Some(held) = made_of {
             limits = limits.at_most(held.fresh_until());
