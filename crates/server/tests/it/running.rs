@@ -74,8 +74,10 @@ impl Running {
     /// A connection for commands.
     pub(crate) async fn redis(&self) -> redis::aio::MultiplexedConnection {
         let client = redis::Client::open(format!("redis://{}", self.redis)).expect("a URL");
-        // The client's own patience is half a second.
-        let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
+        // The client's own patience is a second at most.
+        let config = redis::AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(PATIENCE))
+            .set_response_timeout(Some(PATIENCE));
         let connection = client.get_multiplexed_async_connection_with_config(&config).await;
         connection.expect("the door is open")
     }
