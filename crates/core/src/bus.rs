@@ -146,6 +146,15 @@ pub struct BusPosition {
     pub sequence: u64,
 }
 
+/// A change that was announced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Published {
+    /// Its version.
+    pub version: Version,
+    /// Where it stands in the stream: the last message, if it took several.
+    pub position: BusPosition,
+}
+
 /// A change to announce.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Announcement {
@@ -215,15 +224,15 @@ pub trait Bus: Send + Sync + 'static {
     /// What [`Bus::subscribe`] gives.
     type Subscription: Subscription + 'static;
 
-    /// Announces a change and returns its version, which is higher than that of
-    /// every change announced before, and higher than `after`: what the caller
-    /// knows of, should the bus have forgotten. One round trip. An error means
-    /// that it may or may not have been announced.
+    /// Announces a change. Its version is higher than that of every change
+    /// announced before, and higher than `after`: what the caller knows of, should
+    /// the bus have forgotten. One round trip. An error means that it may or may
+    /// not have been announced.
     fn publish(
         &self,
         announcement: &Announcement,
         after: Version,
-    ) -> impl Future<Output = Result<Version>> + Send;
+    ) -> impl Future<Output = Result<Published>> + Send;
 
     /// Listens from behind `after`, or from the head. `known` is the highest
     /// version the caller knows of: what is announced from now on has a higher one.
@@ -252,7 +261,7 @@ pub trait DynBus: Send + Sync + 'static {
         &'a self,
         announcement: &'a Announcement,
         after: Version,
-    ) -> BoxFuture<'a, Result<Version>>;
+    ) -> BoxFuture<'a, Result<Published>>;
     /// [`Bus::subscribe`].
     fn subscribe(
         &self,
@@ -266,7 +275,7 @@ impl<B: Bus> DynBus for B {
         &'a self,
         announcement: &'a Announcement,
         after: Version,
-    ) -> BoxFuture<'a, Result<Version>> {
+    ) -> BoxFuture<'a, Result<Published>> {
         Box::pin(Bus::publish(self, announcement, after))
     }
 

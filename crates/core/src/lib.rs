@@ -39,7 +39,7 @@ mod write;
 
 pub use bus::{
     Announcement, Bus, BusEvent, BusMessage, BusPosition, Change, DynBus, DynSubscription,
-    Subscription, Verb, Window,
+    Published, Subscription, Verb, Window,
 };
 pub use class::Class;
 pub use clock::{Clock, ManualClock, Sleep};

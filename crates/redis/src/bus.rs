@@ -1,7 +1,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use larder_core::{Announcement, Bus, BusPosition, Change, Error, ErrorKind, Key, Result, Version};
+use larder_core::{
+    Announcement, Bus, BusPosition, Change, Error, ErrorKind, Key, Published, Result, Version,
+};
 use redis::Value;
 
 use crate::connector::text;
@@ -39,7 +41,7 @@ impl RedisBus {
         Self { shared }
     }
 
-    async fn announce(&self, announcement: &Announcement, after: Version) -> Result<Version> {
+    async fn announce(&self, announcement: &Announcement, after: Version) -> Result<Published> {
         let body = encode(announcement)?;
         let keys = announcement.change.keys().unwrap_or_default();
         let names = self.entries(&announcement.cache, keys);
@@ -58,7 +60,7 @@ impl RedisBus {
         let call = |epoch: String| {
             Call::new(&VERSION, vec![self.shared.names.clock()]).argument(epoch).number(after.get())
         };
-        let answer = self.in_epoch(call).await?;
+        let (_, answer) = self.in_epoch(call).await?;
         number(&answer).map(Version::new).ok_or_else(nonsense)
     }
 
@@ -68,7 +70,7 @@ impl RedisBus {
         body: Vec<u8>,
         entries: &[Vec<u8>],
         after: Version,
-    ) -> Result<Version> {
+    ) -> Result<Published> {
         let (names, options) = (&self.shared.names, &self.shared.options);
         let cache = &announcement.cache;
         let members: Vec<Vec<u8>> = match announcement.change.touched() {
@@ -97,21 +99,24 @@ impl RedisBus {
             }
             call
         };
-        let answer = self.in_epoch(call).await?;
+        let (epoch, answer) = self.in_epoch(call).await?;
         let Value::Array(parts) = &answer else { return Err(nonsense()) };
-        let version = parts.first().and_then(text).and_then(|text| text.parse().ok());
-        version.map(Version::new).ok_or_else(nonsense)
+        let [version, sequence] = &parts[..] else { return Err(nonsense()) };
+        let (version, sequence) = text(version).zip(text(sequence)).ok_or_else(nonsense)?;
+        let version = version.parse().map(Version::new).map_err(|_| nonsense())?;
+        let sequence = sequence.parse().map_err(|_| nonsense())?;
+        Ok(Published { version, position: BusPosition { epoch, sequence } })
     }
 
     /// Calls a script under the epoch known, and again if it is another one now:
-    /// nothing has happened then.
-    async fn in_epoch(&self, call: impl Fn(String) -> Call) -> Result<Value> {
+    /// nothing has happened then. Returns the epoch with the answer.
+    async fn in_epoch(&self, call: impl Fn(String) -> Call) -> Result<(u64, Value)> {
         for _ in 0..EPOCH_TRIES {
             let epoch = self.shared.history().epoch;
             let known = epoch.map(|epoch| epoch.to_string()).unwrap_or_default();
             match self.shared.links.call(&call(known)).await {
                 Err(failure) if failure.is_other_epoch => self.shared.rejoin(epoch).await?,
-                answer => return Ok(answer?),
+                answer => return Ok((epoch.unwrap_or_default(), answer?)),
             }
         }
         Err(Error::new(ErrorKind::Unavailable, "the history in Redis is replaced again and again")
@@ -127,16 +132,18 @@ impl RedisBus {
 impl Bus for RedisBus {
     type Subscription = RedisSubscription;
 
-    async fn publish(&self, announcement: &Announcement, after: Version) -> Result<Version> {
+    async fn publish(&self, announcement: &Announcement, after: Version) -> Result<Published> {
         check_version(after)?;
         // Should the server have forgotten, it is told with the next epoch.
         self.shared.hear(after);
-        let mut version = after;
+        let (mut version, mut published) = (after, None);
         for part in parts(announcement) {
-            version = self.announce(part.as_ref().unwrap_or(announcement), version).await?;
+            let part = self.announce(part.as_ref().unwrap_or(announcement), version).await?;
+            version = part.version;
             self.shared.hear(version);
+            published = Some(part);
         }
-        Ok(version)
+        published.ok_or_else(nonsense)
     }
 
     async fn subscribe(

@@ -343,16 +343,16 @@ impl Shared {
     async fn publish(&self, announcement: &Announcement) -> Result<Version> {
         let published = self.within(self.bus.publish(announcement, self.heard())).await;
         match &published {
-            Ok(version) => {
-                self.observe(*version);
-                self.proceed(|progress| progress.announced(*version));
+            Ok(published) => {
+                self.observe(published.version);
+                self.proceed(|progress| progress.announced(*published));
                 self.counts.announced.fetch_add(1, Ordering::Relaxed);
             }
             Err(_) => {
                 self.counts.failed.fetch_add(1, Ordering::Relaxed);
             }
         }
-        published
+        published.map(|published| published.version)
     }
 
     fn post(&self, announcement: Announcement) {

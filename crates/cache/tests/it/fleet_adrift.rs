@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use larder::{Cache, Error, ErrorKind, Fleet, FleetOptions, Key, Result, SharedKey, Version};
-use larder_core::{Announcement, Bus, BusEvent, BusPosition, Change, Subscription};
+use larder_core::{Announcement, Bus, BusEvent, BusPosition, Change, Published, Subscription};
 use larder_testkit::faulty::{FaultyBus, PublishFault};
 
 use crate::support::*;
@@ -18,7 +18,7 @@ struct Partial(FaultyBus, Mutex<Vec<ErrorKind>>);
 impl Bus for Partial {
     type Subscription = <FaultyBus as Bus>::Subscription;
 
-    async fn publish(&self, announcement: &Announcement, after: Version) -> Result<Version> {
+    async fn publish(&self, announcement: &Announcement, after: Version) -> Result<Published> {
         if announcement.cache == "refused" {
             return Err(Error::new(ErrorKind::InvalidInput, "not this one"));
         }
@@ -83,7 +83,7 @@ struct Silent(Arc<()>);
 impl Bus for Silent {
     type Subscription = Silence;
 
-    async fn publish(&self, _: &Announcement, _: Version) -> Result<Version> {
+    async fn publish(&self, _: &Announcement, _: Version) -> Result<Published> {
         Err(Error::new(ErrorKind::Unavailable, "nobody is there"))
     }
 

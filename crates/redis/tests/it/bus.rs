@@ -83,7 +83,8 @@ fn a_version_is_over_what_the_caller_knows() {
         let tier = connect(&server).await;
         let first = publish(&tier, &removal("a")).await;
         let known = Version::new(first.get() + 1000);
-        let second = tier.bus().publish(&removal("a"), known).await.expect("it is announced");
+        let second =
+            tier.bus().publish(&removal("a"), known).await.expect("it is announced").version;
         assert!(second > known);
         let known = Version::new(second.get() + 1000);
         let mut subscription = tier.bus().subscribe(None, known).await.expect("the bus is there");

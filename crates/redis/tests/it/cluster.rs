@@ -127,7 +127,7 @@ fn a_shard_that_fails_over_is_told() {
         let mut version = None;
         wait_until("every shard is invalidated", async || {
             match tier.bus().publish(&what, Version::ZERO).await {
-                Ok(announced) => version = Some(announced),
+                Ok(published) => version = Some(published.version),
                 Err(error) => assert!(error.is_retryable(), "{error}"),
             }
             version.is_some()
@@ -207,7 +207,7 @@ fn when_the_control_primary_dies_a_replica_goes_on() {
         let mut second = None;
         wait_until("the replica has taken over", async || {
             match tier.bus().publish(&removal("b"), first).await {
-                Ok(version) => second = Some(version),
+                Ok(published) => second = Some(published.version),
                 Err(error) => assert!(error.is_retryable(), "{error}"),
             }
             second.is_some()

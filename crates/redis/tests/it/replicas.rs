@@ -210,7 +210,7 @@ fn sentinels_say_who_takes_over() {
         wait_until("the new primary is used", async || {
             use larder_core::Bus;
             match tier.bus().publish(&removal("b"), first).await {
-                Ok(version) => second = version,
+                Ok(published) => second = published.version,
                 Err(error) => assert!(error.is_retryable(), "{error}"),
             }
             second > Version::ZERO

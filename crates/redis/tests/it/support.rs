@@ -42,7 +42,7 @@ pub(crate) fn announcement(change: Change, verb: Verb) -> Announcement {
 }
 
 pub(crate) async fn publish(tier: &RedisTier, announcement: &Announcement) -> Version {
-    tier.bus().publish(announcement, Version::ZERO).await.expect("it is announced")
+    tier.bus().publish(announcement, Version::ZERO).await.expect("it is announced").version
 }
 
 pub(crate) async fn subscribe(tier: &RedisTier, after: Option<BusPosition>) -> RedisSubscription {

@@ -134,9 +134,9 @@ pub async fn announcements_arrive_as_they_were_made<B: Bus>(one: B, two: B) {
 pub async fn versions_exceed_what_the_publisher_knows<B: Bus>(one: B, two: B) {
     let first = publish(&one, 1).await;
     let known = Version::new(first.get() + 1_000_000);
-    let second = one.publish(&removal(2), known).await.expect("it is announced");
+    let second = one.publish(&removal(2), known).await.expect("it is announced").version;
     assert!(second > known, "{second} after {known}");
-    let third = two.publish(&removal(3), Version::ZERO).await.expect("it is announced");
+    let third = two.publish(&removal(3), Version::ZERO).await.expect("it is announced").version;
     assert!(third > second, "{third} after {second}, of another node");
 }
 
@@ -147,7 +147,7 @@ pub async fn versions_exceed_what_a_subscriber_knows<B: Bus>(one: B, two: B) {
     let mut ear = one.subscribe(None, known).await.expect("the bus is there");
     let (_, version) = current(&mut ear).await;
     assert!(version >= known, "{version} is told to whoever knows {known}");
-    let next = two.publish(&removal(2), Version::ZERO).await.expect("it is announced");
+    let next = two.publish(&removal(2), Version::ZERO).await.expect("it is announced").version;
     assert!(next > known, "{next} after {known}, of another node");
 }
 
@@ -379,7 +379,7 @@ async fn listen<B: Bus>(bus: &B, after: Option<BusPosition>) -> B::Subscription 
 }
 
 async fn publish<B: Bus>(bus: &B, number: u64) -> Version {
-    bus.publish(&removal(number), Version::ZERO).await.expect("it is announced")
+    bus.publish(&removal(number), Version::ZERO).await.expect("it is announced").version
 }
 
 async fn event<S: Subscription>(ear: &mut S) -> BusEvent {

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use larder_core::{
     Announcement, Bus, BusPosition, Capabilities, HeardUpTo, Key, Lease, LeaseGrant, LeaseToken,
-    Mark, PutCondition, PutOutcome, Result, Store, StoredEntry, Verb, Version,
+    Mark, Published, PutCondition, PutOutcome, Result, Store, StoredEntry, Verb, Version,
 };
 
 /// A store, a bus or leases, together with the servers behind it, which run as
@@ -71,7 +71,7 @@ impl<S: Store, K: Send + Sync + 'static> Store for Kept<S, K> {
 impl<B: Bus, K: Send + Sync + 'static> Bus for Kept<B, K> {
     type Subscription = B::Subscription;
 
-    async fn publish(&self, announcement: &Announcement, after: Version) -> Result<Version> {
+    async fn publish(&self, announcement: &Announcement, after: Version) -> Result<Published> {
         self.seam.publish(announcement, after).await
     }
 

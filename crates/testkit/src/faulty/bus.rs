@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use larder_core::{
-    Announcement, Bus, BusEvent, BusMessage, BusPosition, Error, ErrorKind, Result, Subscription,
-    Version,
+    Announcement, Bus, BusEvent, BusMessage, BusPosition, Error, ErrorKind, Published, Result,
+    Subscription, Version,
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -224,13 +224,13 @@ impl Default for FaultyBus {
 impl Bus for FaultyBus {
     type Subscription = FaultySubscription;
 
-    async fn publish(&self, announcement: &Announcement, after: Version) -> Result<Version> {
+    async fn publish(&self, announcement: &Announcement, after: Version) -> Result<Published> {
         let fault = self.link().faults.pop_front().unwrap_or(PublishFault::None);
         let unreachable = |what| Err(Error::new(ErrorKind::Unavailable, what));
         if fault == PublishFault::Refused || self.stream().is_shut_down {
             return unreachable("the scripted bus is unreachable");
         }
-        let version = {
+        let published = {
             let mut stream = self.stream();
             let version = Version::new(stream.version.max(after).get() + 1);
             stream.version = version;
@@ -239,15 +239,15 @@ impl Bus for FaultyBus {
             let announcement = announcement.clone();
             stream.tell_followers(&announcement, version);
             stream.messages.push_back(BusMessage { position, version, announcement });
-            version
+            Published { version, position }
         };
         self.stream.changed.send_replace(());
         match fault {
             PublishFault::ReplyLost => unreachable("the scripted bus lost its reply"),
             _ => {
                 let mut link = self.link();
-                link.known = link.known.max(version);
-                Ok(version)
+                link.known = link.known.max(published.version);
+                Ok(published)
             }
         }
     }

@@ -296,7 +296,7 @@ impl Bus for Ending {
         &self,
         announcement: &Announcement,
         after: Version,
-    ) -> larder::Result<Version> {
+    ) -> larder::Result<larder_core::Published> {
         Bus::publish(&self.0, announcement, after).await
     }
 

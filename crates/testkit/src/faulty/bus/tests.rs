@@ -13,7 +13,7 @@ fn nodes() -> (FaultyBus, FaultyBus) {
 crate::bus_conformance!(conforms, async { nodes() });
 
 async fn publish(bus: &FaultyBus, number: u64) -> Version {
-    bus.publish(&cases::removal(number), Version::ZERO).await.expect("it is there")
+    bus.publish(&cases::removal(number), Version::ZERO).await.expect("it is there").version
 }
 
 /// The next event that is no heartbeat.
@@ -173,7 +173,7 @@ mod is_noticed {
     impl Bus for Liar {
         type Subscription = LiarSubscription;
 
-        async fn publish(&self, announcement: &Announcement, after: Version) -> Result<Version> {
+        async fn publish(&self, announcement: &Announcement, after: Version) -> Result<Published> {
             self.0.publish(announcement, after).await
         }
 
