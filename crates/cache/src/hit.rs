@@ -13,7 +13,7 @@ use crate::stamp::Stamp;
 pub enum Freshness {
     /// Within its TTL.
     Fresh,
-    /// Past its TTL, within its stale window.
+    /// Past its TTL, within its stale window, or computed from something that is.
     Stale {
         /// Time since the read at the origin began.
         age: Duration,
@@ -24,14 +24,17 @@ pub enum Freshness {
     Fallback,
 }
 
-/// Why a stale answer was served.
+/// Why a stale answer was served. What was computed from a stale answer of another
+/// cache has the reason of that answer, and [`StaleReason::OriginFailed`] if it was
+/// computed from a fallback.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum StaleReason {
     /// It is being refreshed in the background.
     Revalidating,
     /// The origin failed, or is not asked at present: its breaker is open, its
-    /// load budget has no place for a refresh, or the cache is shutting down.
+    /// load budget has no place for a refresh, the cache is shutting down, or the last
+    /// load was given something stale only a moment ago.
     OriginFailed,
     /// The origin took longer than the soft timeout; the load goes on.
     SoftTimeout,

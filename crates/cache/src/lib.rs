@@ -46,6 +46,7 @@
 //! | agree with other processes | [`Fleet::join`], [`CacheBuilder::fleet`] |
 //! | know what happens | [`Cache::statistics`], [`Cache::events`], [`Cache::inspect`] |
 
+mod basis;
 mod behind;
 mod builder;
 mod cache;

@@ -83,6 +83,8 @@ pub struct Loaded<V> {
     /// From which entries of other caches it was computed, as
     /// [`Loaded::derived_from`] says.
     pub sources: Tags,
+    /// Whether something stale went into it, as [`Loaded::derived_from_stale`] says.
+    pub is_of_stale: bool,
     /// How sensitive it is, if that depends on the value.
     pub class: Option<Class>,
 }
@@ -138,6 +140,15 @@ impl<V> Loaded<V> {
         self
     }
 
+    /// Says that something stale went into it: whoever waits gets it, labelled stale,
+    /// and it is not kept as fresh. Only for what the cache cannot see itself: what
+    /// tasks of the loader's own were given, or another process.
+    #[must_use]
+    pub const fn derived_from_stale(mut self) -> Self {
+        self.is_of_stale = true;
+        self
+    }
+
     /// Sets how sensitive it is.
     #[must_use]
     pub const fn class(mut self, class: Class) -> Self {
@@ -146,7 +157,14 @@ impl<V> Loaded<V> {
     }
 
     const fn of(outcome: Outcome<V>) -> Self {
-        Self { outcome, ttl: None, tags: Tags::NONE, sources: Tags::NONE, class: None }
+        Self {
+            outcome,
+            ttl: None,
+            tags: Tags::NONE,
+            sources: Tags::NONE,
+            is_of_stale: false,
+            class: None,
+        }
     }
 }
 

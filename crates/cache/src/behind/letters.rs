@@ -1,13 +1,16 @@
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use larder_core::{
     DeadLetter, Error, ErrorKind, JournalOffset, JournalRecord, Key, Result, Version, Write,
 };
+use tokio::sync::oneshot;
 
-use super::WriteBehind;
+use super::shared::Reservation;
+use super::{WriteBehind, shutting_down};
 
 /// Names a dead letter: its lane and its place in it, as in `3-1207`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -93,7 +96,8 @@ impl WriteBehind {
     /// [`WriteBehind::write`].
     ///
     /// # Cancel safety
-    /// If it is dropped, the letter may or may not have been replayed.
+    /// If it is dropped, the letter may or may not be replayed; if it is, it is written
+    /// like any other.
     pub async fn replay(
         &self,
         id: LetterId,
@@ -112,18 +116,38 @@ impl WriteBehind {
         }
         self.check(&letter.record.cache, std::slice::from_ref(&write))?;
         let cache = letter.record.cache;
-        let key = write.key.clone();
         let record = JournalRecord { cache, write, version, age: Duration::ZERO };
-        let shared = self.shared();
-        let replayed = shared.journal.replay(id.lane, id.offset, Some(&record)).await?;
-        if let Some(offset) = replayed {
-            let lane = &shared.lanes[usize::from(id.lane)];
-            shared.note(lane, offset).await?;
-            if let Some(strand) = lane.strands.get(&record.cache) {
-                strand.attention.accepted(&key);
-            }
-        }
-        Ok(replayed)
+        self.replay_as(id, record).await
+    }
+
+    /// Replays in a task of its own, so that what the journal has is known here,
+    /// whether anybody waits for it or not.
+    async fn replay_as(
+        &self,
+        id: LetterId,
+        record: JournalRecord,
+    ) -> Result<Option<JournalOffset>> {
+        let shared = Arc::clone(self.shared());
+        let place = Reservation::take(&shared, std::slice::from_ref(&record))?;
+        let (reply, answer) = oneshot::channel();
+        self.shared().runtime.spawn(async move {
+            let replayed = shared.journal.replay(id.lane, id.offset, Some(&record)).await;
+            let noted = match replayed {
+                Ok(Some(offset)) => {
+                    let lane = &shared.lanes[usize::from(id.lane)];
+                    let noted = shared.note(lane, offset).await;
+                    if let Some(strand) = lane.strands.get(&record.cache) {
+                        strand.attention.accepted(&record.write.key);
+                    }
+                    noted.map(|()| Some(offset))
+                }
+                unchanged => unchanged,
+            };
+            drop(place);
+            // Whoever does not wait any more does not want to know.
+            let _ = reply.send(noted);
+        });
+        answer.await.unwrap_or_else(|_| Err(shutting_down()))
     }
 
     /// Drops dead letters for good. Returns how many there were of these.

@@ -28,6 +28,7 @@ use tokio::sync::Notify;
 use holds::Holds;
 pub(crate) use holds::{Hold, Writers};
 
+use crate::basis::Basis;
 use crate::hit::{Held, Tier};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -58,8 +59,8 @@ pub(crate) struct Flight<K, V> {
 
 /// How a load ended.
 pub(crate) enum Landing<K, V> {
-    /// With an answer, from this tier.
-    Answer { held: Held<K, V>, tier: Tier },
+    /// With an answer, from this tier, computed from this.
+    Answer { held: Held<K, V>, tier: Tier, basis: Basis },
     /// Only the tiers were to be asked, and none of them has it.
     NotHeld,
     /// Without.

@@ -8,9 +8,10 @@ use larder_core::{
 use larder_memory::Resident;
 
 use super::stores::Fill;
+use crate::basis::Basis;
 use crate::engine::{CacheKey, CacheValue, Engine};
 use crate::flight::{Flight, Landing};
-use crate::hit::{Held, Tier};
+use crate::hit::{Held, StaleReason, Tier};
 use crate::policy::{Answer, Limits, limits};
 use crate::telemetry::{EndedBy, EventKind};
 
@@ -24,15 +25,21 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         read_at: Moment,
         cost: Duration,
         end: EndedBy,
+        basis: Basis,
     ) -> Aftermath<K, V> {
-        let landing = answer.and_then(|loaded| self.entry(flight, loaded, read_at, cost));
+        let landing = answer.and_then(|loaded| {
+            let basis = basis.and(said_basis(&loaded));
+            let (entry, limits) = self.entry(flight, loaded, read_at, cost, basis)?;
+            Ok((entry, limits, basis))
+        });
         match landing {
-            Ok((entry, limits)) => {
+            Ok((entry, limits, basis)) => {
                 self.telemetry.record(EventKind::Loaded { cost }, Some(&flight.key));
                 let below = limits.as_ref().map(|l| (l.fresh_until, l.stale_until));
                 let (held, is_kept) =
                     self.keep(flight, entry, limits.map(|limits| self.in_memory(limits)));
-                flight.land(Landing::Answer { held: held.clone(), tier: Tier::Origin });
+                let tier = Tier::Origin;
+                flight.land(Landing::Answer { held: held.clone(), tier, basis });
                 match below {
                     None => Aftermath::Forget,
                     Some((fresh_until, stale_until)) if is_kept => {
@@ -58,14 +65,15 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         read_at: Moment,
         cost: Duration,
     ) -> Option<Fill<K, V>> {
-        let (entry, limits) = self.entry(flight, loaded, read_at, cost).ok()?;
+        let basis = said_basis(&loaded);
+        let (entry, limits) = self.entry(flight, loaded, read_at, cost, basis).ok()?;
         let limits = limits?;
         let (fresh_until, stale_until) = (limits.fresh_until, limits.stale_until);
         let (held, is_kept) = self.keep(flight, entry, Some(self.in_memory(limits)));
         if !is_kept {
             return None;
         }
-        flight.land(Landing::Answer { held: held.clone(), tier: Tier::Origin });
+        flight.land(Landing::Answer { held: held.clone(), tier: Tier::Origin, basis });
         Some(Fill { held, key: flight.key.clone(), fresh_until, stale_until })
     }
 
@@ -127,13 +135,15 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     }
 
     /// What "not modified" may be said of: what memory had, unless a tag or a clear
-    /// took it before the load began. One that comes later fences the load.
+    /// took it before the load began. One that comes later fences the load. Nor what
+    /// was computed from something stale: its loader is to look again.
     pub(super) fn renewable<'f>(&self, flight: &'f Flight<K, V>) -> Option<&'f Entry<V>> {
         // What memory has of a key may have had writes in it that the origin had not.
         let held = flight.held.as_ref().filter(|_| self.behind.is_none());
         let entry = held.map(Resident::entry)?;
         let removed = self.memory.watermarks(&entry.tags).removed;
-        (removed <= entry.version || removed > flight.begun()).then_some(entry)
+        let is_valid = removed <= entry.version || removed > flight.begun();
+        (is_valid && entry.fresh_until > entry.origin_read_at).then_some(entry)
     }
 
     /// The entry of a loader's answer, with its limits if it is to be kept.
@@ -143,6 +153,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         loaded: Loaded<V>,
         read_at: Moment,
         cost: Duration,
+        basis: Basis,
     ) -> Result<(Entry<V>, Option<Limits>)> {
         let policy = self.policy.load();
         let mut renewed = None;
@@ -181,8 +192,13 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             at_most: renewed.filter(|_| ttl.is_none()).map(|held| held.age(held.fresh_until)),
             refreshable: self.origin.is_some(),
         };
+        may_keep &= basis != Basis::Fallback;
         let kept = may_keep && class.may_be_cached() && policy.class.may_be_cached();
         let limits = kept.then(|| limits(&policy, &answer)).flatten();
+        let limits = match basis {
+            Basis::Fresh => limits,
+            _ => limits.and_then(|limits| limits.never_fresh(&policy, read_at)),
+        };
         let limits = limits.map(|limits| self.until_writes_settle(limits));
         let entry = self.new_entry(value, flight, &limits, read_at, cost, tags, class);
         Ok((entry, limits))
@@ -246,6 +262,11 @@ pub(super) enum Aftermath<K, V> {
 /// The entry with these limits.
 pub(super) fn limited<V>(entry: Entry<V>, limits: &Limits) -> Entry<V> {
     Entry { fresh_until: limits.fresh_until, stale_until: limits.stale_until, ..entry }
+}
+
+/// What the loader says that the cache did not see.
+pub(super) fn said_basis<V>(loaded: &Loaded<V>) -> Basis {
+    if loaded.is_of_stale { Basis::Stale(StaleReason::Revalidating) } else { Basis::Fresh }
 }
 
 fn not_held() -> Error {

@@ -8,6 +8,7 @@ use larder_core::{BoxFuture, Error, ErrorKind, LoadContext, Loaded, Moment, Resu
 
 use super::departure::Crew;
 use super::land::Aftermath;
+use crate::basis::{self, Basis};
 use crate::engine::{CacheKey, CacheValue, Engine};
 use crate::flight::{Flight, Landing};
 use crate::lower::Lower;
@@ -42,6 +43,8 @@ pub(super) struct Answers<V> {
     pub(super) answers: Vec<Result<Loaded<V>>>,
     /// How those that failed did.
     pub(super) end: EndedBy,
+    /// What the call was given by other caches: nobody sees for which of its keys.
+    pub(super) basis: Basis,
 }
 
 impl<K: CacheKey, V: CacheValue> Engine<K, V> {
@@ -131,12 +134,12 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             // What the stores remember may have raised the count.
             flights.iter().for_each(|flight| flight.begin_now(self.begin_version()));
         }
-        let Answers { read_at, cost, answers, end } = self.ask(flights, source, place).await;
+        let Answers { read_at, cost, answers, end, basis } = self.ask(flights, source, place).await;
         let mut fills = Vec::new();
         let mut forgotten = Vec::new();
         for (flight, answer) in flights.iter().zip(answers) {
             // Rules are foreign code: one that panics fails its key only.
-            let land = || self.land(flight, answer, read_at, cost, end);
+            let land = || self.land(flight, answer, read_at, cost, end, basis);
             match catch_unwind(AssertUnwindSafe(land)) {
                 Ok(Aftermath::Fill(fill)) => fills.push(fill),
                 // What is told of nothing refuses what comes with the same number.
@@ -180,6 +183,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             cost: Duration::ZERO,
             answers: flights.iter().map(|_| Err(error.clone())).collect(),
             end,
+            basis: Basis::Fresh,
         };
         // Loaders that callers bring along have no health in common.
         let guarded = self.has_breaker;
@@ -204,7 +208,8 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         let time = self.policy.load().load_time_max();
         let deadline = first.deadline.min(started + time);
         let call = AssertUnwindSafe(self.call(flights, source, deadline)).catch_unwind();
-        let answers = match self.within(deadline, call).await {
+        let (ended, basis) = self.within(deadline, basis::observe(call)).await.unzip();
+        let answers = match ended {
             Some(Ok(answers)) => answers.map_err(|error| (EndedBy::Loader, error)),
             Some(Err(_)) => Err((EndedBy::Panic, panicked("the loader panicked"))),
             None => Err((EndedBy::Timeout, self.cancelled(started))),
@@ -220,7 +225,8 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         match answers {
             Ok(answers) => {
                 let cost = self.clock.precise_now().since(started);
-                Answers { read_at, cost, answers, end: EndedBy::Loader }
+                let basis = basis.unwrap_or(Basis::Fresh);
+                Answers { read_at, cost, answers, end: EndedBy::Loader, basis }
             }
             Err((end, error)) => failed(end, error),
         }

@@ -9,6 +9,7 @@ use larder_memory::{Resident, Standing};
 
 use super::departure::Crew;
 use super::load::Source;
+use crate::basis::{self, Basis};
 use crate::engine::{CacheKey, CacheValue, Engine};
 use crate::flight::{Boarded, Flight, Landing, Terms};
 use crate::hit::{Held, Hit, Label, StaleReason, Tier};
@@ -33,7 +34,7 @@ pub(crate) struct Patience {
 
 /// What a wait for a load brought.
 enum Brought<K, V> {
-    Answer(Held<K, V>, Tier),
+    Answer(Held<K, V>, Tier, Basis),
     NotHeld,
     Failure(StaleReason, Error),
 }
@@ -128,9 +129,11 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             }
         };
         match self.await_landing(&flight, patience).await {
-            Brought::Answer(held, _) if self.is_invalidated(key, held.entry()) => Ok(self.missed()),
-            Brought::Answer(held, tier) => {
-                self.landed(key, held, tier, EventKind::Answered).map(Some)
+            Brought::Answer(held, ..) if self.is_invalidated(key, held.entry()) => {
+                Ok(self.missed())
+            }
+            Brought::Answer(held, tier, basis) => {
+                self.landed(key, held, tier, basis, EventKind::Answered).map(Some)
             }
             Brought::NotHeld | Brought::Failure(..) => Ok(self.missed()),
         }
@@ -181,8 +184,8 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         patience: Patience,
     ) -> Result<Hit<K, V>> {
         match self.await_landing(flight, patience).await {
-            Brought::Answer(held, tier) => {
-                self.landed(&flight.key, held, tier, EventKind::Answered)
+            Brought::Answer(held, tier, basis) => {
+                self.landed(&flight.key, held, tier, basis, EventKind::Answered)
             }
             Brought::Failure(reason, error) => self.degrade(&flight.key, reason, error),
             Brought::NotHeld => {
@@ -201,9 +204,9 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         patience: Patience,
     ) -> Option<Result<Hit<K, V>>> {
         match self.await_landing(flight, patience).await {
-            Brought::Answer(held, _) if self.is_invalidated(&flight.key, held.entry()) => None,
-            Brought::Answer(held, tier) => {
-                Some(self.landed(&flight.key, held, tier, EventKind::Joined))
+            Brought::Answer(held, ..) if self.is_invalidated(&flight.key, held.entry()) => None,
+            Brought::Answer(held, tier, basis) => {
+                Some(self.landed(&flight.key, held, tier, basis, EventKind::Joined))
             }
             Brought::Failure(reason, error) => Some(self.degrade(&flight.key, reason, error)),
             Brought::NotHeld => None,
@@ -212,7 +215,9 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
 
     async fn await_landing(&self, flight: &Flight<K, V>, patience: Patience) -> Brought<K, V> {
         match self.wait(flight, patience).await {
-            Waited::Landed(Landing::Answer { held, tier }) => Brought::Answer(held.clone(), *tier),
+            Waited::Landed(Landing::Answer { held, tier, basis }) => {
+                Brought::Answer(held.clone(), *tier, *basis)
+            }
             Waited::Landed(Landing::NotHeld) => Brought::NotHeld,
             Waited::Landed(Landing::Failed(error)) => {
                 Brought::Failure(StaleReason::OriginFailed, error.clone())
@@ -341,6 +346,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         }
         let fallback = self.rules.fallback.as_ref().and_then(|fallback| fallback(key));
         if let Some(value) = fallback {
+            basis::note(Basis::Fallback);
             self.telemetry.record(EventKind::Fallback, Some(key));
             let entry = crate::hit::fallback_entry(Value::Present(value), now);
             return Ok(Hit::new(
@@ -376,13 +382,22 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         reason: StaleReason,
     ) -> Label {
         let age = resident.entry().age(now);
+        basis::note(Basis::Stale(reason));
         self.telemetry.record(EventKind::Stale { age, reason }, Some(resident.key()));
         Label::Stale(reason)
     }
 
     /// The answer that a load made, as `exit` tells, unless the load took longer
-    /// than its answer holds: then it is stale, or too old to be given at all.
-    fn landed(&self, key: &K, held: Held<K, V>, tier: Tier, exit: EventKind) -> Result<Hit<K, V>> {
+    /// than its answer holds: then it is stale, or too old to be given at all. What is
+    /// computed from something stale is as stale.
+    fn landed(
+        &self,
+        key: &K,
+        held: Held<K, V>,
+        tier: Tier,
+        basis: Basis,
+        exit: EventKind,
+    ) -> Result<Hit<K, V>> {
         let now = self.clock.now();
         let entry = held.entry();
         let age = entry.age(now);
@@ -391,12 +406,18 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         }
         // What is not kept has no time of its own: it is for those who wait.
         let holds_at_all = entry.fresh_until > entry.origin_read_at;
-        let label = if holds_at_all && !entry.is_fresh(now) {
+        let label = if let Some(reason) = basis.stale_reason() {
+            basis::note(basis);
+            self.telemetry.record(EventKind::Derived { age, reason }, Some(key));
+            Label::Stale(reason)
+        } else if holds_at_all && !entry.is_fresh(now) {
             let reason = StaleReason::SlowLoad;
+            basis::note(Basis::Stale(reason));
             self.telemetry.record(EventKind::Stale { age, reason }, Some(key));
             Label::Stale(reason)
         } else if matches!(self.standing(key, entry), Standing::Suspect(_)) {
             let reason = StaleReason::Suspect;
+            basis::note(Basis::Stale(reason));
             self.telemetry.record(EventKind::Stale { age, reason }, Some(key));
             Label::Stale(reason)
         } else {

@@ -40,9 +40,21 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         if self.memory.suspect_until(resident, now).is_some() {
             return Some(self.stale(resident, now, StaleReason::Suspect));
         }
+        if self.was_just_tried(resident, now) {
+            self.telemetry.record(EventKind::RefreshSkipped, Some(resident.key()));
+            return Some(self.stale(resident, now, StaleReason::OriginFailed));
+        }
         let runs = refresh(resident, LoadCause::Revalidation);
         let reason = if runs { StaleReason::Revalidating } else { StaleReason::OriginFailed };
         Some(self.stale(resident, now, reason))
+    }
+
+    /// Whether it was computed from something stale so short a time ago that it is not
+    /// computed again yet: no more than half of the time goes into trying.
+    fn was_just_tried(&self, resident: &Resident<K, V>, now: Moment) -> bool {
+        let entry = resident.entry();
+        let is_of_stale = entry.fresh_until <= entry.origin_read_at;
+        is_of_stale && now < entry.origin_read_at + entry.load_cost.saturating_mul(2)
     }
 
     fn is_due_early(

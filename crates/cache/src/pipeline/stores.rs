@@ -9,6 +9,7 @@ use larder_core::{Entry, Key, LoadCause, Mark, Moment, StoredEntry, Verb, Versio
 use larder_memory::Standing;
 
 use super::land::limited;
+use crate::basis::Basis;
 use crate::engine::{CacheKey, CacheValue, Engine};
 use crate::fleet::Place;
 use crate::flight::{Flight, Landing};
@@ -170,7 +171,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         let version = entry.version;
         let tier = Tier::Store(u8::try_from(place).unwrap_or(u8::MAX));
         let (held, _) = self.keep(flight, Entry { class, ..entry }, Some(limits));
-        flight.land(Landing::Answer { held, tier });
+        flight.land(Landing::Answer { held, tier, basis: Basis::Fresh });
         Some(version)
     }
 

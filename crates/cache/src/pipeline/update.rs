@@ -3,6 +3,7 @@
 use larder_core::{Entry, Result, Tags, Value, Verb};
 
 use super::stores::Fill;
+use crate::basis::{self, Basis};
 use crate::engine::{CacheKey, CacheValue, Engine};
 use crate::hit::Held;
 use crate::policy::limits_below_stores;
@@ -51,7 +52,8 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         let policy = self.policy.load();
         let entry = held.entry();
         // Foreign code: outside of every lock.
-        let Some(value) = entry.value.as_option().and_then(reduce) else { return Tried::Nothing };
+        let (value, basis) = basis::observe_call(|| entry.value.as_option().and_then(reduce));
+        let Some(value) = value.filter(|_| basis == Basis::Fresh) else { return Tried::Nothing };
         let value = Value::Present(value);
         let Ok(sources) = self.dependency_tags(key, &value, &Tags::NONE) else {
             return Tried::Nothing;

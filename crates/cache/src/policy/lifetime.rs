@@ -14,6 +14,14 @@ impl Limits {
         self.lifetime.attention_at = self.lifetime.attention_at.min(until);
         self
     }
+
+    /// Of what was computed from something stale: it is fresh at no time, so that a
+    /// read has it made anew. `None`: nor may it be served stale.
+    pub(crate) fn never_fresh(mut self, policy: &Policy, start: Moment) -> Option<Self> {
+        self.stale_until = self.stale_until.min(start + policy.stale_window());
+        self.lifetime.sliding = None;
+        (self.stale_until > start).then(|| self.at_most(start))
+    }
 }
 
 /// The moments of one entry.

@@ -14,6 +14,7 @@ pub(crate) enum Counter {
     StaleSoftTimeout,
     StaleSlowLoad,
     StaleSuspect,
+    StaleDerived,
     Missed,
     Answered,
     Found,

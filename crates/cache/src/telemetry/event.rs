@@ -19,7 +19,7 @@ pub struct Event<K> {
     pub key: Option<K>,
 }
 
-/// What happened. The first nine are the ways a read ends: each read is
+/// What happened. The first ten are the ways a read ends: each read is
 /// exactly one of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -31,6 +31,13 @@ pub enum EventKind {
         /// Time since the read at the origin began.
         age: Duration,
         /// Why.
+        reason: StaleReason,
+    },
+    /// A read was answered by a load that another cache had given something stale.
+    Derived {
+        /// Time since the read at the origin began.
+        age: Duration,
+        /// Why what it was given was stale.
         reason: StaleReason,
     },
     /// A read that does not load found nothing.
@@ -54,7 +61,8 @@ pub enum EventKind {
     LoadFailed(ErrorKind),
     /// A refresh began in the background.
     Refreshed,
-    /// A refresh was due and the origin had no place or no health for it.
+    /// A refresh was due and the origin had no place or no health for it, or it
+    /// would have come too soon after one that was given something stale.
     RefreshSkipped,
     /// A load finished after its key was invalidated or written, or its tag or the
     /// whole cache removed: its answer was not kept.

@@ -90,7 +90,9 @@ impl<K: Clone> Telemetry<K> {
         self.counters.add(Counter::of(kind));
         match kind {
             EventKind::Loaded { cost } => self.load_latency.record(cost),
-            EventKind::Stale { age, .. } => self.counters.raise_stale_age(age),
+            EventKind::Stale { age, .. } | EventKind::Derived { age, .. } => {
+                self.counters.raise_stale_age(age);
+            }
             _ => {}
         }
         self.tell(kind, key);
@@ -116,6 +118,7 @@ impl<K: Clone> Telemetry<K> {
             stale_soft_timeout: count(Counter::StaleSoftTimeout),
             stale_slow_load: count(Counter::StaleSlowLoad),
             stale_suspect: count(Counter::StaleSuspect),
+            stale_derived: count(Counter::StaleDerived),
             stale_age_max: self.counters.stale_age_max(),
             misses: count(Counter::Missed),
             store_answers: count(Counter::Found),
@@ -158,6 +161,7 @@ impl Counter {
                 StaleReason::SlowLoad => Self::StaleSlowLoad,
                 StaleReason::Suspect => Self::StaleSuspect,
             },
+            EventKind::Derived { .. } => Self::StaleDerived,
             EventKind::Missed => Self::Missed,
             EventKind::Answered => Self::Answered,
             EventKind::Found => Self::Found,

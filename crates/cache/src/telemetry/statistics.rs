@@ -20,6 +20,8 @@ pub struct Statistics {
     pub stale_slow_load: u64,
     /// Reads answered stale because a gradual invalidation is under way.
     pub stale_suspect: u64,
+    /// Reads answered with what was computed from something stale.
+    pub stale_derived: u64,
     /// The oldest answer served stale.
     pub stale_age_max: Duration,
     /// Reads that do not load and found nothing.
@@ -95,7 +97,7 @@ impl Statistics {
     /// Reads answered stale, whatever the reason.
     #[must_use]
     pub fn stale(&self) -> u64 {
-        self.stale_from_memory() + self.stale_slow_load
+        self.stale_from_memory() + self.stale_slow_load + self.stale_derived
     }
 
     /// The share of reads answered from memory, fresh or stale. `None` before the

@@ -8,6 +8,7 @@ mod build;
 mod cascade_at_scale;
 mod degraded;
 mod dependencies;
+mod derived;
 mod early_refresh;
 mod event_rules;
 mod events;

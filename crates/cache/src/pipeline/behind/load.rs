@@ -8,11 +8,13 @@ use futures_util::future::{join, join_all};
 use larder_core::{Entry, Error, ErrorKind, Loaded, Moment, Outcome, Result, Value};
 
 use super::Behind;
+use crate::basis::Basis;
 use crate::behind::{Pending, PendingBase};
 use crate::engine::{CacheKey, CacheValue, Engine};
 use crate::flight::{Flight, Landing};
 use crate::hit::Tier;
 use crate::origin::Permit;
+use crate::pipeline::land::said_basis;
 use crate::pipeline::load::{Answers, Source};
 use crate::policy::Limits;
 use crate::telemetry::{EndedBy, EventKind};
@@ -22,6 +24,7 @@ struct Read<V> {
     loaded: Loaded<V>,
     read_at: Moment,
     cost: Duration,
+    basis: Basis,
 }
 
 /// The entry with what waits in it and its limits, and what it was made of.
@@ -147,7 +150,8 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
     ) -> Next<V> {
         flight.begin_now(self.begin_version());
         let flights = std::slice::from_ref(flight);
-        let Answers { read_at, cost, mut answers, end } = self.ask(flights, source, place).await;
+        let Answers { read_at, cost, mut answers, end, basis } =
+            self.ask(flights, source, place).await;
         let loaded: Result<Loaded<V>> = answers.pop().unwrap_or_else(|| {
             Err(Error::new(ErrorKind::OriginFailed, "the origin did not answer the key"))
         });
@@ -166,7 +170,8 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             return Next::Again;
         }
         self.telemetry.record(EventKind::Loaded { cost }, Some(&flight.key));
-        Next::Fold(Some(Read { loaded, read_at, cost }))
+        let basis = basis.and(said_basis(&loaded));
+        Next::Fold(Some(Read { loaded, read_at, cost, basis }))
     }
 
     /// Makes the changes that wait, and gives the answer.
@@ -183,6 +188,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
             loaded: Loaded::absent(),
             read_at: now,
             cost: Duration::ZERO,
+            basis: Basis::Fresh,
         });
         loop {
             // With what was accepted meanwhile.
@@ -205,7 +211,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
                 continue;
             };
             let tier = if asks_origin { Tier::Origin } else { Tier::Memory };
-            flight.land(Landing::Answer { held, tier });
+            flight.land(Landing::Answer { held, tier, basis: read.basis });
             return Next::Landed;
         }
     }
@@ -232,7 +238,7 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         let value = behind.decode_value(&value)?;
         let outcome = if may_keep { Outcome::Found(value) } else { Outcome::DontCache(value) };
         let loaded = Loaded { outcome, ..read.loaded.clone() };
-        let (entry, limits) = self.entry(flight, loaded, read.read_at, read.cost)?;
+        let (entry, limits) = self.entry(flight, loaded, read.read_at, read.cost, read.basis)?;
         Ok(Some(((entry, limits.map(|limits| self.in_memory(limits))), Some(base))))
     }
 

@@ -13,7 +13,7 @@ use crate::behind::{Pending, PendingBase};
 use crate::engine::{CacheKey, CacheValue, Engine};
 use crate::flight::{Flight, Terms};
 use crate::hit::Held;
-use crate::pipeline::land::limited;
+use crate::pipeline::land::{limited, said_basis};
 use crate::pipeline::stores::Fill;
 use crate::pipeline::through::WriteTerms;
 use crate::policy::Limits;
@@ -262,8 +262,11 @@ impl<K: CacheKey, V: CacheValue> Engine<K, V> {
         let flight = Flight::new(key.clone(), version, LoadCause::Miss, now, now, None, terms);
         let origin = self.origin.as_ref()?;
         // What a load would say of it, or its tags would be missing.
-        let draw =
-            || self.entry(&flight, origin.committed(key, value), read_at, Duration::ZERO).ok();
+        let draw = || {
+            let loaded = origin.committed(key, value);
+            let basis = said_basis(&loaded);
+            self.entry(&flight, loaded, read_at, Duration::ZERO, basis).ok()
+        };
         // Rules and origins are foreign code.
         let (entry, limits) = catch_unwind(AssertUnwindSafe(draw)).ok().flatten()?;
         let mut limits = limits?;

@@ -59,6 +59,39 @@ fn of_coalesced_writes_only_the_one_to_blame_is_buried() {
     });
 }
 
+/// A world with one dead letter, of `ann`.
+async fn with_letter(queue_records_max: usize) -> (World, LetterId) {
+    let options = options(|options| options.queue_records_max = queue_records_max);
+    let world = World::with(FaultyTable::new(), options).await;
+    world.table.poison("bad", true);
+    world.put("ann", "bad").await.expect("accepted");
+    world.flush().await;
+    let letters = world.behind.dead_letters(None, 1).await.expect("listed");
+    (world, LetterId::from(&letters[0]))
+}
+
+fn mended() -> Option<Write<Key, bytes::Bytes>> {
+    Some(Write::new(Key::new("ann"), Action::Put(text("good"))))
+}
+
+#[test]
+fn a_replay_waits_in_the_queue_like_any_other_write() {
+    block_on(async {
+        let (world, id) = with_letter(1).await;
+        world.table.set_down(true);
+        world.put("eve", "1").await.expect("there is room for one");
+        let refused = world.behind.replay(id, Version::new(9), mended()).await;
+        assert_eq!(refused.expect_err("there is no room").kind(), ErrorKind::Overloaded);
+        assert!(world.behind.dead_letter(id).await.expect("read").is_some());
+        world.table.set_down(false);
+        world.flush().await;
+        let replayed = world.behind.replay(id, Version::new(9), mended()).await;
+        assert!(replayed.expect("there is room").is_some());
+        world.flush().await;
+        assert_eq!(world.value("ann").as_deref(), Some("good"));
+    });
+}
+
 #[test]
 fn letters_survive_a_restart_and_are_listed_replayed_mended_and_dropped() {
     block_on(async {

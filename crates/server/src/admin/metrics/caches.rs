@@ -91,6 +91,7 @@ fn reads(looks: &[Look]) -> Vec<Family> {
                     ("soft_timeout", it.stale_soft_timeout),
                     ("slow_load", it.stale_slow_load),
                     ("suspect", it.stale_suspect),
+                    ("derived", it.stale_derived),
                 ]
             }),
         ),

@@ -485,6 +485,7 @@ fn write_statistics(cache: &ServedCache, reply: &mut Reply) {
         ("stale-soft-timeout", statistics.stale_soft_timeout),
         ("stale-slow-load", statistics.stale_slow_load),
         ("stale-suspect", statistics.stale_suspect),
+        ("stale-derived", statistics.stale_derived),
         ("misses", misses(&statistics)),
         ("store-answers", statistics.store_answers),
         ("load-answers", statistics.load_answers),
