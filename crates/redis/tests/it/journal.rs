@@ -408,7 +408,8 @@ fn what_an_acknowledgement_survives_is_waited_for() {
         let tier = connect(redis.primary()).await;
         let journal = open_with(&tier, |options| {
             options.acknowledge = Acknowledge::Replicas(1);
-            options.acknowledge_timeout = Duration::from_millis(500);
+            // A replica that has just come says what it has each second only.
+            options.acknowledge_timeout = Duration::from_secs(3);
         });
         let journal = journal.await;
         assert_eq!(journal.profile().survives, Survives::Process);
